@@ -3,9 +3,10 @@
     pip install torch scikit-learn
     python examples/train_digits.py
 
-The results are in the repository, so this is only needed to change the model. PyTorch does the training; the ONNX graph is written
-node by node from the trained arrays, BatchNorm kept as nodes of its own so that folding them is part of compiling the model.
-The 8x8 images are enlarged to 16x16 by repeating pixels and scaled to [0, 1]. Files written beside this script:
+The results are in the repository, so this is only needed to change the model. PyTorch does the training; the ONNX graph
+is written node by node from the trained arrays, BatchNorm kept as nodes of its own so that folding them is part of
+compiling the model. The 8x8 images are enlarged to 16x16 by repeating pixels and scaled to [0, 1]. Files written beside
+this script:
 
 - ``digits.onnx``: input ``image`` (N, 1, 16, 16) float32, output ``logits`` (N, 10) float32;
 - ``digits_calibration.npz``: 256 unlabelled training images, as ``image``;
@@ -32,7 +33,7 @@ BATCH = 64
 
 
 class Block(nn.Module):
-    """Residual block: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); a strided block has a 1x1 convolution as its shortcut."""
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the shortcut of a strided block is a 1x1 convolution."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The package's layers as a check on its sources: a file imports from lower layers and its own folder, never upwards or sideways."""
+"""The package's layers, checked on its sources: a file imports from lower layers and its own folder only."""
 
 from __future__ import annotations
 

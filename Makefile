@@ -1,0 +1,45 @@
+# Each target does its own set-up in .venv:  make demo | test | test-all | lint | format | bench | build | clean
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: venv demo test test-all lint format bench build clean
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*.cc csrc/*.h)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@command -v c++ >/dev/null || { echo "a C++ compiler is missing: apt-get install g++" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+test: venv
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not device"
+
+test-all: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files -z '*.cc' '*.h' | xargs -0 -r $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files -z '*.cc' '*.h' | xargs -0 -r $(BIN)/clang-format -i
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+build: venv
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist .venv
