@@ -1,0 +1,141 @@
+"""What became of each layer: one row a layer, totals against fp32 and int8, as a table and as JSON.
+
+Counts are for one sample. ``macs`` are the multiply-accumulates of the original layer; ``adds`` and ``multiplies``
+what is executed instead, requantisation included. Bytes are of the weights as stored, and as int8 and fp32 would
+store them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SUMS = ("macs", "adds", "multiplies", "weight_bytes", "int8_bytes", "fp32_bytes")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One convolution or dense layer of the model."""
+
+    name: str
+    op: str  # "conv2d" or "matmul"
+    shape: tuple[int, ...]  # of the weight, as the model has it
+    output_shape: tuple[int, ...]
+    kind: str  # "ternary", "int8" or "fp32"
+    rank: int | None  # k, ternary layers only
+    density_x: float | None  # share of non-zero entries
+    density_y: float | None
+    response_error: float | None  # ||(W - X diag(d) Y^T) H^1/2|| / ||W H^1/2||
+    macs: int
+    adds: int
+    multiplies: int
+    weight_bytes: int
+    int8_bytes: int
+    fp32_bytes: int
+    kernel: str  # what runs
+    reason: str = ""  # why it is not ternary
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LayerRow:
+        """Build from one entry of a report's ``layers``."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        row = {key: value for key, value in values.items() if key in known}
+        row["shape"], row["output_shape"] = tuple(row["shape"]), tuple(row["output_shape"])
+        return cls(**row)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of all layers in topological order, with where they come from and what to mind."""
+
+    layers: tuple[LayerRow, ...]
+    model: str
+    target: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def totals(self) -> dict[str, int | float]:
+        """Sums over the layers, and the ratios that matter (0.0 where there is nothing to compare with)."""
+        sums: dict[str, int | float] = {key: sum(getattr(row, key) for row in self.layers) for key in SUMS}
+        sums["layers"] = len(self.layers)
+        sums["ternary_layers"] = sum(row.kind == "ternary" for row in self.layers)
+        sums["weights_to_int8"] = _ratio(sums["weight_bytes"], sums["int8_bytes"])
+        sums["weights_to_fp32"] = _ratio(sums["weight_bytes"], sums["fp32_bytes"])
+        sums["adds_to_macs"] = _ratio(sums["adds"], sums["macs"])
+        sums["multiplies_to_macs"] = _ratio(sums["multiplies"], sums["macs"])
+        return sums
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict with the list ``layers``, ``totals``, ``model``, ``target`` and ``warnings``."""
+        rows = [dataclasses.asdict(row) for row in self.layers]
+        for row in rows:
+            row["shape"], row["output_shape"] = list(row["shape"]), list(row["output_shape"])
+        return {
+            "model": self.model,
+            "target": self.target,
+            "layers": rows,
+            "totals": self.totals,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Report:
+        """Build from what :meth:`to_json` returned; the totals are computed anew."""
+        rows = tuple(LayerRow.from_json(row) for row in values["layers"])
+        return cls(rows, values["model"], values["target"], tuple(values["warnings"]))
+
+    def table(self) -> str:
+        """Return the report as text: a row a layer, totals, warnings."""
+        head = ("layer", "op", "weight", "kind", "rank", "dX", "dY", "error", "MACs", "adds", "mults", "bytes", "kernel")
+        cells = [head, *(_cells(row) for row in self.layers)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+        lines = [_line(row, widths) for row in cells]
+        lines.insert(1, "-" * len(lines[0]))
+        lines += [f"  not ternary: {row.name}: {row.reason}" for row in self.layers if row.reason]
+        lines += ["", *self._summary()]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def _summary(self) -> list[str]:
+        sums = self.totals
+        return [
+            f"model {self.model}, target {self.target}",
+            f"{sums['ternary_layers']} of {sums['layers']} layers ternary; {_count(sums['macs'])} multiply-accumulates "
+            f"became {_count(sums['adds'])} additions ({sums['adds_to_macs']:.2f}x) and {_count(sums['multiplies'])} "
+            f"multiplies ({sums['multiplies_to_macs']:.4f}x)",
+            f"weights {_count(sums['weight_bytes'])}B: {sums['weights_to_int8']:.2f}x of int8, "
+            f"{sums['weights_to_fp32']:.3f}x of fp32",
+        ]
+
+
+def _cells(row: LayerRow) -> tuple[str, ...]:
+    name = row.name if len(row.name) <= 36 else "..." + row.name[-33:]
+    optional = [
+        "-" if row.rank is None else str(row.rank),
+        *("-" if value is None else f"{value:.2f}" for value in (row.density_x, row.density_y)),
+        "-" if row.response_error is None else f"{row.response_error:.3f}",
+    ]
+    counts = [_count(value) for value in (row.macs, row.adds, row.multiplies, row.weight_bytes)]
+    return (name, row.op, "x".join(map(str, row.shape)), row.kind, *optional, *counts, row.kernel)
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    """Text columns (the first four and the last) are aligned left, numbers right."""
+    last = len(cells) - 1
+    aligned = [c.ljust(w) if i < 4 or i == last else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+    return "  ".join(aligned).rstrip()
+
+
+def _ratio(value: float, base: float) -> float:
+    return value / base if base else 0.0
+
+
+def _count(value: float) -> str:
+    """Write 1234567 as "1.23 M"."""
+    for unit in ("", " k", " M", " G"):
+        if value < 1000:
+            return f"{value:.0f}" if unit == "" else f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} T"
