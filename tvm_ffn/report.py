@@ -88,7 +88,21 @@ class Report:
 
     def table(self) -> str:
         """Return the report as text: a row a layer, totals, warnings."""
-        head = ("layer", "op", "weight", "kind", "rank", "dX", "dY", "error", "MACs", "adds", "mults", "bytes", "kernel")
+        head = (
+            "layer",
+            "op",
+            "weight",
+            "kind",
+            "rank",
+            "dX",
+            "dY",
+            "error",
+            "MACs",
+            "adds",
+            "mults",
+            "bytes",
+            "kernel",
+        )
         cells = [head, *(_cells(row) for row in self.layers)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
         lines = [_line(row, widths) for row in cells]
@@ -124,7 +138,9 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     """Text columns (the first four and the last) are aligned left, numbers right."""
     last = len(cells) - 1
-    aligned = [c.ljust(w) if i < 4 or i == last else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+    aligned = [
+        c.ljust(w) if i < 4 or i == last else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+    ]
     return "  ".join(aligned).rstrip()
 
 
