@@ -1,0 +1,1 @@
+"""Unscheduled TensorIR definitions of the integer operators, each beside its NumPy reference."""

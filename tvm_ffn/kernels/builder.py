@@ -1,0 +1,121 @@
+"""A few lines over TVM's IRBuilder to state a kernel as named blocks, one tensor a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer, PrimFunc
+
+Index = Callable[..., Any]
+
+
+class KernelBuilder:
+    """Collects blocks into one schedulable PrimFunc.
+
+    ``attrs`` become function attributes: passes and schedules meet in them. The arguments are declared in order with
+    `arg`; every further tensor is made by `compute` or `reduce`.
+    """
+
+    def __init__(self, name: str, attrs: Mapping[str, Any]) -> None:
+        self._builder = IRBuilder()
+        self._builder.__enter__()
+        self._function = T.prim_func(s_tir=True)
+        self._function.__enter__()
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, **attrs})
+        self._root: Any = None
+
+    def arg(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        """Declare the next argument of the function."""
+        return T.arg(name, T.Buffer(tuple(shape), dtype))
+
+    def _allocate(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        buffer = T.sblock_alloc_buffer(tuple(shape), dtype)
+        IRBuilder.name(name, buffer)
+        return buffer
+
+    def _enter_root(self) -> None:
+        if self._root is None:
+            self._root = T.sblock("root")
+            self._root.__enter__()
+            T.reads()
+            T.writes()
+
+    def compute(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        value: Index,
+        *,
+        out: Buffer | None = None,
+        at: Index | None = None,
+        size: Sequence[int] | None = None,
+    ) -> Buffer:
+        """One block over ``shape`` that stores ``value(*indices)``, by default at those indices of a new tensor.
+
+        ``out`` names an existing tensor instead. ``at`` maps the indices to another place in a tensor of ``size``,
+        scattered over its last axis: the block then claims that whole axis, so that the elements which are never
+        written (and never matter) do not stop a schedule.
+        """
+        self._enter_root()
+        target = out if out is not None else self._allocate(name, size or shape, dtype)
+        with T.grid(*shape) as loops:
+            with T.sblock(name):
+                index = [T.axis.spatial(n, v) for n, v in zip(shape, _tuple(loops), strict=True)]
+                place = index
+                if at is not None:
+                    place = list(at(*index))
+                    assert size is not None
+                    T.writes(target[(*place[:-1], slice(0, size[-1]))])
+                T.buffer_store(target, value(*index), place)
+        return target
+
+    def reduce(
+        self,
+        name: str,
+        shape: Sequence[int],
+        over: Sequence[int],
+        dtype: str,
+        value: Index,
+        *,
+        combine: Callable[[Any, Any], Any] = lambda total, item: total + item,
+        identity: Any = 0,
+        reads: Index | None = None,
+    ) -> Buffer:
+        """One block that combines ``value(*indices, *reduction)`` over the extents ``over`` into a new tensor.
+
+        ``reads`` states the regions read where an index is data (a gather), which no analysis can bound.
+        """
+        self._enter_root()
+        target = self._allocate(name, shape, dtype)
+        with T.grid(*shape, *over) as loops:
+            with T.sblock(name):
+                loops = _tuple(loops)
+                index = [T.axis.spatial(n, v) for n, v in zip(shape, loops[: len(shape)], strict=True)]
+                inner = [T.axis.reduce(n, v) for n, v in zip(over, loops[len(shape) :], strict=True)]
+                if reads is not None:
+                    T.reads(*reads(*index, *inner))
+                    T.writes(target[tuple(index)])
+                with T.init():
+                    T.buffer_store(target, _constant(dtype, identity), index)
+                T.buffer_store(target, combine(target[tuple(index)], value(*index, *inner)), index)
+        return target
+
+    def finish(self) -> PrimFunc:
+        """Close the function and return it."""
+        self._root.__exit__(None, None, None)
+        self._function.__exit__(None, None, None)
+        self._builder.__exit__(None, None, None)
+        return self._builder.get()
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def _constant(dtype: str, value: int | float) -> Any:
+    return getattr(T, dtype)(value)

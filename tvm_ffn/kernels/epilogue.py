@@ -1,0 +1,101 @@
+"""From an integer sum to the stored activation: bias, scale, residual, activation, rounding.
+
+    int8:      y = clip(rint((acc + bias) * scale), lo, hi)
+    residual:  y = clip((rint((acc + bias) * scale * 2^8) + rint(r * r_scale * 2^8) + 2^7) >> 8, lo, hi)
+    float32:   y = clip((acc + bias) * scale, lo, hi)
+
+The bias is an integer in the unit of the sum, so that nothing is added after a floating-point multiply: no target can
+contract the pair to a fused multiply-add, and all targets give identical integers. ``scale`` is the only multiply, one
+per output. A leaky ReLU takes a second scale where ``acc + bias`` is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+FRACTION_BITS = 8
+_WIDE = float(2**22)  # bound on a fixed-point term: far above int8 * 2^8, far below int32
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the integer sum; ``lo`` and ``hi`` in units of the stored value (None: unbounded, float32 only)."""
+
+    out_dtype: str = "int8"
+    lo: float | None = -127.0
+    hi: float | None = 127.0
+    leaky: bool = False
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out_dtype == "float32" and (self.residual or self.leaky):
+            raise ValueError("a float32 output takes neither a residual nor a leaky ReLU")
+
+    @property
+    def multiplies(self) -> int:
+        """Multiplies for each output element."""
+        return 2 if self.residual else 1
+
+
+def _clip(value: Any, lo: float | None, hi: float | None) -> Any:
+    if hi is not None:
+        value = T.min(value, T.float32(hi))
+    return value if lo is None else T.max(value, T.float32(lo))
+
+
+def _to_int(value: Any, lo: float, hi: float) -> Any:
+    return T.Cast("int32", _clip(T.nearbyint(value), lo, hi))
+
+
+def apply(spec: Epilogue, total: Any, bias: Any, scale: Callable[[int], Any], residual: Any = None) -> Any:
+    """TensorIR expression of the stored value. ``scale(0)`` is the scale, ``scale(1)`` that of negative sums,
+    ``residual`` the pair (int8 value, float32 scale)."""
+    value = T.Cast("float32", total + bias)
+    factor = T.Select(value < T.float32(0), scale(1), scale(0)) if spec.leaky else scale(0)
+    if spec.out_dtype == "float32":
+        return _clip(value * factor, spec.lo, spec.hi)
+    assert spec.lo is not None and spec.hi is not None
+    if not spec.residual:
+        return T.Cast("int8", _to_int(value * factor, spec.lo, spec.hi))
+    item, item_scale = residual
+    one = T.float32(2**FRACTION_BITS)
+    fixed = _to_int(value * (factor * one), -_WIDE, _WIDE) + _to_int(T.Cast("float32", item) * (item_scale * one), -_WIDE, _WIDE)
+    rounded = T.shift_right(fixed + T.int32(2 ** (FRACTION_BITS - 1)), T.int32(FRACTION_BITS))
+    return T.Cast("int8", T.max(T.min(rounded, T.int32(int(spec.hi))), T.int32(int(spec.lo))))
+
+
+def apply_numpy(
+    spec: Epilogue,
+    total: np.ndarray,
+    bias: np.ndarray,
+    scale: np.ndarray,
+    residual: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """NumPy reference of `apply`; ``scale`` has shape (2, ...) for a leaky ReLU, (1, ...) otherwise."""
+    value = (total.astype(np.int64) + bias).astype(np.float32)
+    factor = np.where(value < 0, scale[1], scale[0]) if spec.leaky else scale[0]
+    if spec.out_dtype == "float32":
+        return np.clip(value * factor, spec.lo, spec.hi).astype(np.float32)
+    if not spec.residual:
+        return np.clip(np.rint(value * factor), spec.lo, spec.hi).astype(np.int8)
+    assert residual is not None
+    one = np.float32(2**FRACTION_BITS)
+    terms = [value * (factor * one), residual[0].astype(np.float32) * (residual[1] * one)]
+    fixed = sum(np.clip(np.rint(term), -_WIDE, _WIDE).astype(np.int32) for term in terms)
+    rounded = (fixed + 2 ** (FRACTION_BITS - 1)) >> FRACTION_BITS
+    return np.clip(rounded, spec.lo, spec.hi).astype(np.int8)
+
+
+def requantize(total: Any, scale: Any, limit: int) -> Any:
+    """TensorIR: the middle of a factorised layer, ``clip(rint(total * scale), -limit, limit)`` as int16."""
+    return T.Cast("int16", _to_int(T.Cast("float32", total) * scale, -float(limit), float(limit)))
+
+
+def requantize_numpy(total: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:
+    """NumPy reference of `requantize`."""
+    return np.clip(np.rint(total.astype(np.float32) * scale), -limit, limit).astype(np.int16)

@@ -1,0 +1,118 @@
+"""The factorised product ``epilogue(X requantize(d * (Y^T v)))`` on a block of pixels, for convolutions and dense layers.
+
+Stage one is the ternary product with Y^T, the middle is scaled by d and requantised to int16 with few significant bits,
+stage two is the ternary product with X (a 1x1 convolution). A block of pixels passes all stages before the next starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels import epilogue as ep
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.codes import Segments
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.row_table import row_table_sum, ternary_sum_numpy
+
+
+@dataclass(frozen=True)
+class FactoredProduct:
+    """Static description; ``inputs`` n, ``terms`` k and ``outputs`` m count one of ``groups`` groups."""
+
+    groups: int
+    inputs: int
+    terms: int
+    outputs: int
+    middle_limit: int
+    cut_y: Segments
+    cut_x: Segments
+    epilogue: Epilogue
+
+    def arguments(self, b: KernelBuilder, out_shape: tuple[int, ...]) -> FactoredArguments:
+        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, length) uint8, middle
+        scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (1 or 2, groups, m) float32, with a
+        residual its int8 tensor and float32 scale (1,), and the output."""
+        e, cy, cx = self.epilogue, self.cut_y, self.cut_x
+        return FactoredArguments(
+            b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.length), "uint8"),
+            b.arg("middle_scale", (self.groups, self.terms), "float32"),
+            b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.length), "uint8"),
+            b.arg("bias", (self.groups, self.outputs), "int32"),
+            b.arg("scale", (2 if e.leaky else 1, self.groups, self.outputs), "float32"),
+            b.arg("residual", out_shape, "int8") if e.residual else None,
+            b.arg("residual_scale", (1,), "float32") if e.residual else None,
+            b.arg("out", out_shape, e.out_dtype),
+        )
+
+    def blocks(
+        self,
+        b: KernelBuilder,
+        arguments: FactoredArguments,
+        *,
+        images: int,
+        pixels: int,
+        read: Callable[..., Any],
+        residual: Callable[..., Any] | None,
+    ) -> Buffer:
+        """Add the blocks; ``read(n, j, k, p)`` is the int16 input, ``residual(n, j, m, p)`` the int8 residual.
+        Returns the stored values (images, groups, m, pixels)."""
+        a, outer = arguments, (images, self.groups)
+        first = row_table_sum(
+            b, "y", a.codes_y, self.cut_y, inputs=self.inputs, rows=self.terms, outer=outer, pixels=pixels, value=read
+        )
+        middle = b.compute(
+            "middle",
+            (*outer, self.terms, pixels),
+            "int16",
+            lambda n, j, k, p: ep.requantize(first[n, j, k, p], a.middle_scale[j, k], self.middle_limit),
+        )
+        second = row_table_sum(
+            b,
+            "x",
+            a.codes_x,
+            self.cut_x,
+            inputs=self.terms,
+            rows=self.outputs,
+            outer=outer,
+            pixels=pixels,
+            value=lambda n, j, k, p: middle[n, j, k, p],
+        )
+
+        def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
+            extra = (residual(n, j, m, p), a.residual_scale[0]) if residual is not None else None
+            return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], lambda i: a.scale[i, j, m], extra)
+
+        return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)
+
+    def reference(self, columns: np.ndarray, parameters: list[np.ndarray], residual: np.ndarray | None) -> np.ndarray:
+        """NumPy oracle on columns (images, groups, inputs, pixels), parameters in argument order, and the residual
+        (images, groups, m, pixels). Returns (images, groups, m, pixels)."""
+        codes_y, middle_scale, codes_x, bias, scale = parameters[:5]
+        out = np.empty((*columns.shape[:2], self.outputs, columns.shape[3]), self.epilogue.out_dtype)
+        for n in range(columns.shape[0]):
+            for j in range(self.groups):
+                first = ternary_sum_numpy(codes_y[j], columns[n, j])
+                middle = ep.requantize_numpy(first, middle_scale[j][:, None], self.middle_limit)
+                second = ternary_sum_numpy(codes_x[j], middle)
+                extra = (residual[n, j], parameters[5]) if residual is not None else None
+                out[n, j] = ep.apply_numpy(self.epilogue, second, bias[j][:, None], scale[:, j, :, None], extra)
+        return out
+
+
+@dataclass(frozen=True)
+class FactoredArguments:
+    """The function arguments declared by `FactoredProduct.arguments`."""
+
+    codes_y: Buffer
+    middle_scale: Buffer
+    codes_x: Buffer
+    bias: Buffer
+    scale: Buffer
+    residual: Buffer | None
+    residual_scale: Buffer | None
+    out: Buffer

@@ -1,0 +1,90 @@
+"""Where a convolution finds its inputs once the image is laid out as flat pixel planes.
+
+The image is copied once into int8 planes with its zero padding in place, one plane for each phase of the stride.
+All rows of a plane follow each other at a fixed pitch, so that every tap of the kernel reads *one contiguous run* of
+the plane: output pixel ``p = row * pitch + column`` takes tap (dy, dx) from ``tap_offset(dy, dx) + p``. The columns
+between the image's width and the pitch compute values that nobody reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Shape of a 2-D convolution over an NCHW tensor; sizes in elements, ``padding`` as (top, left, bottom, right)."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one output within its group: channels / groups * kernel height * kernel width."""
+        return self.channels // self.groups * self.taps
+
+    @cached_property
+    def _reach(self) -> tuple[int, int]:
+        return (self.kernel[0] - 1) * self.dilation[0], (self.kernel[1] - 1) * self.dilation[1]
+
+    @cached_property
+    def out_height(self) -> int:
+        return (self.height + self.padding[0] + self.padding[2] - self._reach[0] - 1) // self.strides[0] + 1
+
+    @cached_property
+    def out_width(self) -> int:
+        return (self.width + self.padding[1] + self.padding[3] - self._reach[1] - 1) // self.strides[1] + 1
+
+    @property
+    def phases(self) -> tuple[int, int]:
+        """Phases of the stride that some tap reads, vertically and horizontally."""
+        return min(self.strides[0], self._reach[0] + 1), min(self.strides[1], self._reach[1] + 1)
+
+    @property
+    def _shared(self) -> int:
+        """Columns of padding that two rows share: at stride 1 the right one of a row is the left one of the next."""
+        return min(self.padding[1], self.padding[3]) if self.strides[1] == 1 else 0
+
+    @property
+    def plane_rows(self) -> int:
+        """Rows of a plane, with one of zeros below for the last row's shared padding."""
+        return self.out_height + self._reach[0] // self.strides[0] + (1 if self._shared else 0)
+
+    @cached_property
+    def pitch(self) -> int:
+        """Distance of two rows of a plane."""
+        return self.out_width + self._reach[1] // self.strides[1] - self._shared
+
+    @property
+    def pixels(self) -> int:
+        """Length of the flat output space, the unread columns included (the last row ends with the image)."""
+        return (self.out_height - 1) * self.pitch + self.out_width
+
+    @property
+    def plane_size(self) -> int:
+        return self.plane_rows * self.pitch
+
+    def span(self, lanes: int) -> int:
+        """Elements of one channel's planes so that ``lanes`` pixels may be read from any tap's offset."""
+        planes = self.phases[0] * self.phases[1]
+        furthest = (planes - 1) * self.plane_size + self._reach[0] // self.strides[0] * self.pitch
+        furthest += self._reach[1] // self.strides[1] + lanes
+        return max(planes * self.plane_size, furthest)
+
+    def tap_offset(self, dy, dx):  # type: ignore[no-untyped-def]  # integers or TensorIR expressions
+        """Offset of tap (dy, dx) in a channel's planes."""
+        down, right = dy * self.dilation[0], dx * self.dilation[1]
+        phase = down % self.strides[0] * self.phases[1] + right % self.strides[1]
+        return phase * self.plane_size + down // self.strides[0] * self.pitch + right // self.strides[1]

@@ -1,0 +1,53 @@
+"""Between NCHW tensors and the flat pixel space of `geometry`: padded planes in, cropped rows out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.geometry import ConvGeometry
+
+
+def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffer:
+    """Block "planes": int8 (images, channels, span), the padded image split by phase of the stride, rows at the pitch."""
+    top, left = g.padding[0], g.padding[1]
+    rows, columns = g.phases
+
+    def value(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> Any:
+        h, w = r * g.strides[0] + fh - top, q * g.strides[1] + fw - left
+        inside = T.And(T.And(h >= 0, h < g.height), T.And(w >= 0, w < g.width))
+        return T.if_then_else(inside, x[n, c, h, w], T.int8(0))
+
+    def place(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> tuple[Any, Any, Any]:
+        return n, c, (fh * columns + fw) * g.plane_size + r * g.pitch + q
+
+    shape = (g.batch, g.channels, rows, columns, g.plane_rows, g.pitch)
+    size = (g.batch, g.channels, g.span(lanes))
+    return b.compute("planes", shape, "int8", value, at=place, size=size)
+
+
+def flat_copy(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffer:
+    """Block "residual_flat": an int8 tensor of the output's shape (N, M, H, W) laid out in the flat pixel space."""
+    shape = (g.batch, int(x.shape[1]), g.out_height, g.out_width)
+    size = (g.batch, int(x.shape[1]), max(lanes, g.out_height * g.pitch))
+    return b.compute(
+        "residual_flat", shape, "int8", lambda *i: x[i], at=lambda n, m, h, w: (n, m, h * g.pitch + w), size=size
+    )
+
+
+def im2col_numpy(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+    """NumPy reference: columns (N, groups, inputs, out_height * out_width) of an NCHW tensor, padded with zeros."""
+    top, left, bottom, right = g.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    taps = []
+    for dy in range(g.kernel[0]):
+        for dx in range(g.kernel[1]):
+            y0, x0 = dy * g.dilation[0], dx * g.dilation[1]
+            y1, x1 = y0 + (g.out_height - 1) * g.strides[0] + 1, x0 + (g.out_width - 1) * g.strides[1] + 1
+            taps.append(padded[:, :, y0 : y1 : g.strides[0], x0 : x1 : g.strides[1]])
+    columns = np.stack(taps, axis=2)  # N, C, taps, OH, OW
+    return columns.reshape(x.shape[0], g.groups, g.inputs, g.out_height * g.out_width)

@@ -1,0 +1,81 @@
+"""Ternary times activations through tables over pixels (the ``rows`` family), without a multiply.
+
+For each group of three inputs the 27 possible signed sums are written once as rows over a vector of pixels; every
+output then adds *one* row a group, picked by the byte that holds its three ternary digits:
+
+    table[g, e, p] = sum_i digit_i(e) * x[3 g + i, p]        total[m, p] = sum_g table[g, code[m, g], p]
+
+Sums run in int16 lanes within a segment (`codes.segments` proves that they fit) and in int32 across segments.
+Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.codes import GROUP, Segments, unpack_groups
+
+TABLE_ROWS = 3**GROUP
+
+
+def _signed(digit: Any, value: Any) -> Any:
+    return T.Select(digit == 2, value, T.Select(digit == 0, T.int16(0) - value, T.int16(0)))
+
+
+def row_table_sum(
+    b: KernelBuilder,
+    stage: str,
+    codes: Buffer,
+    cut: Segments,
+    *,
+    inputs: int,
+    rows: int,
+    outer: tuple[int, int],
+    pixels: int,
+    value: Callable[..., Any],
+) -> Buffer:
+    """Add the blocks of one ternary product; ``stage`` prefixes their names.
+
+    ``codes`` is (groups, segments, chunks, rows, length) uint8, ``outer`` = (images, groups), ``value(n, j, k, p)`` the
+    int16 input k of group j. Returns the int32 sums (images, groups, rows, pixels).
+    """
+
+    def entry(n: Any, j: Any, g: Any, e: Any, p: Any) -> Any:
+        # The last group may reach past the inputs: its digits there are zero, any input in bounds will do.
+        parts = [_signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(GROUP)]
+        return parts[0] + parts[1] + parts[2]
+
+    table = b.compute(f"{stage}_table", (*outer, cut.steps, TABLE_ROWS, pixels), "int16", entry)
+
+    def group(s: Any, c: Any, g: Any) -> Any:
+        return (s * cut.chunks + c) * cut.length + g
+
+    partial = b.reduce(
+        f"{stage}_partial",
+        (*outer, cut.segments, rows, pixels),
+        (cut.chunks, cut.length),
+        "int16",
+        lambda n, j, s, m, p, c, g: table[n, j, group(s, c, g), T.Cast("int32", codes[j, s, c, m, g]), p],
+        reads=lambda n, j, s, m, p, c, g: (
+            table[n, j, group(s, c, g), 0:TABLE_ROWS, p],
+            codes[j, s, c, m, g],
+        ),
+    )
+    shape, name = (*outer, rows, pixels), f"{stage}_sum"
+    if cut.segments == 1:
+        return b.compute(name, shape, "int32", lambda n, j, m, p: T.Cast("int32", partial[n, j, 0, m, p]))
+    return b.reduce(
+        name, shape, (cut.segments,), "int32", lambda n, j, m, p, s: T.Cast("int32", partial[n, j, s, m, p])
+    )
+
+
+def ternary_sum_numpy(codes: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """NumPy reference: exact ``T @ inputs`` for packed ``codes`` (segments, chunks, R, length) and inputs (K, P)."""
+    ternary = unpack_groups(codes, inputs.shape[0])
+    return ternary.astype(np.int64) @ inputs.astype(np.int64)

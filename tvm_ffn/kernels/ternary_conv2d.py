@@ -1,0 +1,69 @@
+"""A factorised convolution: ternary convolution, scale and requantise, ternary 1x1 convolution, epilogue, in one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+
+
+@dataclass(frozen=True)
+class TernaryConv2d:
+    """Static description of one factorised convolution; ``pixel_block`` pixels are computed at a time."""
+
+    geometry: ConvGeometry
+    product: FactoredProduct
+    pixel_block: int
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        g = self.geometry
+        return g.batch, g.groups * self.product.outputs, g.out_height, g.out_width
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8 (N, C, H, W), then those of `FactoredProduct.arguments` with NCHW residual and output."""
+        g, product = self.geometry, self.product
+        b = KernelBuilder(name, {"ffn.op": "ternary_conv2d", "ffn.pixel_block": self.pixel_block})
+        x = b.arg("x", (g.batch, g.channels, g.height, g.width), "int8")
+        arguments = product.arguments(b, self.out_shape)
+        pixels = -(-g.pixels // self.pixel_block) * self.pixel_block
+        planes = image_planes(b, x, g, pixels)
+        channels = g.channels // g.groups
+
+        def read(n: Any, j: Any, k: Any, p: Any) -> Any:
+            tap = k % g.taps
+            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1])
+            return T.Cast("int16", planes[n, j * channels + k // g.taps, offset + p])
+
+        residual = None
+        if arguments.residual is not None:
+            extra = flat_copy(b, arguments.residual, g, pixels)
+
+            def residual(n: Any, j: Any, m: Any, p: Any) -> Any:
+                return extra[n, j * product.outputs + m, p]
+
+        flat = product.blocks(b, arguments, images=g.batch, pixels=pixels, read=read, residual=residual)
+
+        def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
+            return flat[n, m // product.outputs, m % product.outputs, h * g.pitch + w]
+
+        b.compute("store", self.out_shape, product.epilogue.out_dtype, cropped, out=arguments.out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
+        """NumPy oracle on the function's arguments without the output; returns the output."""
+        g, product = self.geometry, self.product
+        columns = im2col_numpy(x, g)
+        shape = (g.batch, g.groups, product.outputs, -1)
+        parameters, residual = list(arguments), None
+        if product.epilogue.residual:
+            residual = parameters.pop(5).reshape(shape)
+        return product.reference(columns, parameters, residual).reshape(self.out_shape)
