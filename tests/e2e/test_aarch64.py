@@ -1,0 +1,133 @@
+"""The repository's model cross-compiled for aarch64 and run by the C++ runner under qemu: the same numbers as on x86.
+
+The aarch64 runtime libraries come out of the wheels of the installed TVM version, fetched once into ``.cache/``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_ffn
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+TRIPLE = "aarch64-linux-gnu"
+PACKAGES = ("apache-tvm", "apache-tvm-ffi")
+LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
+CONFIG = tvm_ffn.FFNConfig(rounds=1, sweeps=2)
+SAMPLES = 8
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program; the test is skipped where it is not installed."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is missing: apt-get install {package}")
+    return path
+
+
+def run(*command: str | Path) -> str:
+    """Standard output of a command that must succeed."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def aarch64_libraries() -> Path:
+    """Folder with aarch64's ``libtvm_ffi.so`` and ``libtvm_runtime.so``, of the versions installed here."""
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
+    folder = ROOT / ".cache" / TRIPLE / "-".join(spec.split("==")[1] for spec in wanted)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        where = ["--platform", "manylinux_2_28_aarch64", "--python-version", "3.11", "--only-binary=:all:", "--no-deps"]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", scratch]
+        done = subprocess.run([*pip, *where, *wanted], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            pytest.skip(f"the aarch64 wheels cannot be fetched: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        libraries = Path(scratch) / "lib"
+        libraries.mkdir()
+        for wheel in Path(scratch).glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                for member in archive.namelist():
+                    if Path(member).name in LIBRARIES:
+                        (libraries / Path(member).name).write_bytes(archive.read(member))
+        assert sorted(path.name for path in libraries.iterdir()) == sorted(LIBRARIES)
+        if not folder.exists():  # another test process may have been faster
+            libraries.rename(folder)
+    return folder
+
+
+def build_runner(folder: Path, *options: str) -> Path:
+    """Build ``csrc/runner`` in ``folder``."""
+    cmake = (sys.executable, "-m", "cmake")
+    run(*cmake, "-S", ROOT / "csrc" / "runner", "-B", folder, f"-DPython_EXECUTABLE={sys.executable}", *options)
+    run(*cmake, "--build", folder)
+    return folder / "tvm-ffn-runner"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Artefact for this machine, test images (SAMPLES, 1, 16, 16), their logits (SAMPLES, 10)."""
+    module = tvm_ffn.compile(EXAMPLES / "digits.onnx", config=CONFIG, calibration=EXAMPLES / "digits_calibration.npz")
+    folder = tmp_path_factory.mktemp("here") / "digits"
+    module.save(folder)
+    images = np.load(EXAMPLES / "digits_test.npz")["image"][:SAMPLES]
+    return folder, images, module.run({"image": images})[0]
+
+
+@pytest.fixture
+def run_model(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """A function (images, artefact, command) -> logits of the runner started by ``command``."""
+
+    def call(images: np.ndarray, artefact: Path, *command: str | Path) -> np.ndarray:
+        images.tofile(tmp_path / "image.bin")
+        printed = run(*command, artefact, tmp_path, f"image={tmp_path / 'image.bin'}")
+        assert printed.split() == ["logits", "float32", str(tmp_path / "0.bin")]
+        return np.fromfile(tmp_path / "0.bin", np.float32).reshape(len(images), -1)
+
+    return call
+
+
+def test_runner_on_this_machine(
+    expected: tuple[Path, np.ndarray, np.ndarray], run_model: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    artefact, images, logits = expected
+    np.testing.assert_array_equal(run_model(images, artefact, build_runner(tmp_path / "build")), logits)
+
+
+@pytest.mark.parametrize(
+    ("target", "cpu"),
+    [("llvm -mtriple=aarch64", "cortex-a53"), (f"llvm -mtriple={TRIPLE} -mcpu=cortex-a72", "cortex-a72")],
+)
+def test_aarch64_gives_the_same_numbers(
+    target: str,
+    cpu: str,
+    expected: tuple[Path, np.ndarray, np.ndarray],
+    run_model: Callable[..., np.ndarray],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    compiler = need(f"{TRIPLE}-g++", f"g++-{TRIPLE}")
+    qemu = need("qemu-aarch64-static", "qemu-user-static")
+    libraries = request.getfixturevalue("aarch64_libraries")
+    _, images, logits = expected
+    module = tvm_ffn.compile(
+        EXAMPLES / "digits.onnx", target, config=CONFIG, calibration=EXAMPLES / "digits_calibration.npz"
+    )
+    module.save(tmp_path / "digits")
+    runner = build_runner(tmp_path / "build", f"-DCMAKE_CXX_COMPILER={compiler}", f"-DRUNTIME_DIR={libraries}")
+    emulator = (qemu, "-cpu", cpu, "-L", f"/usr/{TRIPLE}")
+    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", *emulator, runner), logits)
