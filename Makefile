@@ -1,9 +1,17 @@
-# Each target does its own set-up in .venv:  make demo | test | test-all | lint | format | bench | build | clean
+# Each target does its own set-up in .venv; `make help` lists them.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: venv demo test test-all lint format bench build clean
+.PHONY: help venv demo test test-all lint format bench build clean
+
+help:
+	@echo "make demo      compile the digits CNN, run it, print accuracy, sizes and counts"
+	@echo "make test      the tests (without slow and device tests); make test-all: all of them"
+	@echo "make lint      format, lint and types; make format: repair what a tool can"
+	@echo "make bench     models and kernels beside their peers"
+	@echo "make build     a wheel in dist/"
+	@echo "make venv      only the set-up; PYTHON=... chooses the interpreter"
 
 venv: .venv/installed
 
