@@ -1,0 +1,287 @@
+"""Load a compiled artefact and run it. Needs no compiler library: ``TVM_USE_RUNTIME_LIB=1`` is enough.
+
+Loading reads and checks files only; the model's code is loaded when it first runs. So an artefact for another
+machine can be loaded and inspected anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_ffn import atomic, host
+from tvm_ffn.errors import ArtifactError, DataError, OutputError, TargetError
+from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, REPORT_NAME, Manifest, TensorInfo, read_manifest, verify_files
+from tvm_ffn.report import Report
+from tvm_ffn.suggest import did_you_mean
+
+# Hashes of the libraries this process opened, by path: see _library_path.
+_opened: dict[Path, list[str]] = {}
+
+
+def load(directory: str | os.PathLike[str], *, temporary: bool = False) -> Module:
+    """Load the artefact in ``directory`` and check every file against its manifest.
+
+    A missing, damaged or newer artefact is an ArtifactError. With ``temporary`` the folder belongs to the module and is
+    removed when the module is gone.
+    """
+    path = Path(directory).absolute()
+    manifest = read_manifest(path)
+    verify_files(path, manifest)
+    try:
+        report = Report.from_json(json.loads((path / REPORT_NAME).read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path / REPORT_NAME} is damaged: {type(error).__name__}: {error}") from error
+    module = Module(path, manifest, report)
+    if temporary:
+        weakref.finalize(module, shutil.rmtree, path, ignore_errors=True)
+    return module
+
+
+class Module:
+    """A compiled model: inputs and outputs by name, :meth:`run`, :meth:`save`, :meth:`benchmark`.
+
+    One call runs at a time; calls from several threads wait for each other.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, report: Report) -> None:
+        self._directory = directory
+        self._manifest = manifest
+        self._report = report
+        self._lock = threading.Lock()
+        self._machine: Any = None
+        self._buffers: list[Any] = []
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Name, shape and dtype of every input; a batch dimension that is a name takes any size."""
+        return self._manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Name, shape and dtype of every output."""
+        return self._manifest.outputs
+
+    @property
+    def report(self) -> Report:
+        """What became of each layer."""
+        return self._report
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artefact's manifest: target, configuration, preprocessing, versions, hashes."""
+        return self._manifest
+
+    @property
+    def directory(self) -> Path:
+        """Where the artefact lies (a temporary folder for a module that was just compiled)."""
+        return self._directory
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run the model and return the outputs in order.
+
+        Names, shapes and dtypes must be those of ``inputs`` exactly (DataError says what differs). A symbolic batch
+        runs sample by sample. On a machine the artefact is not for, TargetError.
+        """
+        arrays = self._checked(inputs)
+        batch = self._batch(arrays)
+        with self._lock:
+            if self._machine is None:
+                self._machine, self._buffers = self._start()
+            if batch is None:
+                return self._run_once(arrays)
+            samples = [self._run_once(self._sample(arrays, index)) for index in range(batch)]
+        return [np.concatenate(parts) for parts in zip(*samples, strict=True)]
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Copy the artefact to ``directory``, complete or not at all, and return the path.
+
+        An earlier artefact there is replaced; any other folder that is not empty is an OutputError and left alone.
+        """
+        path = Path(directory).absolute()
+        check_destination(path)
+        names = [*self._manifest.files, MANIFEST_NAME]
+
+        def fill(folder: Path) -> None:
+            for name in names:
+                shutil.copyfile(self._directory / name, folder / name)
+
+        atomic.write_folder(path, fill)
+        return path
+
+    def benchmark(
+        self, inputs: Mapping[str, np.ndarray] | None = None, *, repeat: int = 30, warmup: int = 3
+    ) -> dict[str, Any]:
+        """Time :meth:`run`, copies in and out included; return milliseconds: median, min, mean and all ``times_ms``.
+
+        Without ``inputs``, one random sample. Threads are TVM's: ``TVM_NUM_THREADS``.
+        """
+        sample = self.random_inputs() if inputs is None else inputs
+        for _ in range(max(1, warmup)):
+            self.run(sample)
+        times = []
+        for _ in range(max(1, repeat)):
+            start = time.perf_counter()
+            self.run(sample)
+            times.append(1e3 * (time.perf_counter() - start))
+        return {
+            "median_ms": statistics.median(times),
+            "min_ms": min(times),
+            "mean_ms": statistics.fmean(times),
+            "repeat": len(times),
+            "times_ms": times,
+        }
+
+    def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return one random sample for every input: standard normal floats, zeros of other types."""
+        rng = np.random.default_rng(seed)
+        sample = {}
+        for info in self.inputs:
+            shape = tuple(dim if isinstance(dim, int) else 1 for dim in info.shape)
+            floating = np.issubdtype(np.dtype(info.dtype), np.floating)
+            sample[info.name] = (rng.standard_normal(shape) if floating else np.zeros(shape)).astype(info.dtype)
+        return sample
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
+        return f"<tvm_ffn.Module {self._manifest.model}: ({inputs}) -> ({outputs})>"
+
+    def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the arrays in the order of the inputs, contiguous; DataError on any difference."""
+        if not isinstance(inputs, Mapping):
+            raise DataError(f"run takes a mapping of input names to arrays, not {type(inputs).__name__}")
+        names = [info.name for info in self.inputs]
+        for name in inputs:
+            if name not in names:
+                raise DataError(
+                    f"unknown input {name!r}{did_you_mean(str(name), names)}; the model takes {_list(self.inputs)}"
+                )
+        arrays = []
+        for info in self.inputs:
+            if info.name not in inputs:
+                raise DataError(f"the input {info.name!r} is missing; the model takes {_list(self.inputs)}")
+            arrays.append(_checked_array(info, np.asarray(inputs[info.name])))
+        return arrays
+
+    def _batch(self, arrays: list[np.ndarray]) -> int | None:
+        """Return the number of samples to run one by one, or None to run the arrays as they are."""
+        if not self._manifest.symbolic_batch:
+            return None
+        sizes = {info.name: array.shape[0] for info, array in zip(self.inputs, arrays, strict=True) if _batched(info)}
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"the inputs differ in batch size: {sizes}")
+        size = next(iter(sizes.values()))
+        if size == 0:
+            raise DataError("the batch is empty")
+        fixed = [info.name for info in self.outputs if not _batched(info)]
+        if size > 1 and fixed:
+            raise DataError(f"the output {fixed[0]!r} has no batch dimension: run one sample at a time")
+        return None if size == 1 else size
+
+    def _sample(self, arrays: list[np.ndarray], index: int) -> list[np.ndarray]:
+        pairs = zip(self.inputs, arrays, strict=True)
+        return [array[index : index + 1] if _batched(info) else array for info, array in pairs]
+
+    def _run_once(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        for buffer, array in zip(self._buffers, arrays, strict=True):
+            buffer.copyfrom(array)
+        results = self._machine["main"](*self._buffers)
+        # One output is a tensor, several are an array of tensors.
+        tensors = [results] if hasattr(results, "numpy") else list(results)
+        return [tensor.numpy() for tensor in tensors]
+
+    def _start(self) -> tuple[Any, list[Any]]:
+        """Load the code; return the virtual machine and input tensors (TVM aligns them to 64 bytes)."""
+        self._check_machine()
+        import tvm_ffi
+        from tvm import runtime
+        from tvm.runtime.vm import VirtualMachine
+
+        try:
+            machine = VirtualMachine(tvm_ffi.load_module(self._library_path()), runtime.cpu())
+        except (RuntimeError, OSError, ValueError) as error:
+            made = ", ".join(f"{name} {version}" for name, version in self._manifest.versions.items())
+            reason = str(error).strip().splitlines()[-1]
+            raise ArtifactError(
+                f"cannot load {self._directory / LIBRARY_NAME} (compiled with {made}): {reason}"
+            ) from error
+        shapes = [tuple(dim if isinstance(dim, int) else 1 for dim in info.shape) for info in self.inputs]
+        buffers = [runtime.empty(shape, info.dtype) for info, shape in zip(self.inputs, shapes, strict=True)]
+        return machine, buffers
+
+    def _check_machine(self) -> None:
+        architecture = host.architecture(str(self._manifest.target.get("mtriple", "")))
+        if architecture != host.machine():
+            raise TargetError(
+                f"{self._manifest.model} is compiled for {architecture}; this machine is {host.machine()}"
+            )
+        missing = host.missing_features(self._manifest.features)
+        if missing:
+            raise TargetError(
+                f"{self._manifest.model} is compiled for a processor with {', '.join(missing)}, which this one lacks; "
+                f"compile it for this machine (target now: {self.report.target})"
+            )
+
+    def _library_path(self) -> str:
+        """Return a path to open the library by.
+
+        The dynamic linker takes an open library of the same path for the same library, even if the file was replaced
+        since. So the n-th content opened at one path gets n redundant "./" in it.
+        """
+        hashes = _opened.setdefault(self._directory, [])
+        digest = self._manifest.files[LIBRARY_NAME]["sha256"]
+        if digest not in hashes:
+            hashes.append(digest)
+        return f"{self._directory}/{'./' * hashes.index(digest)}{LIBRARY_NAME}"
+
+
+def check_destination(path: Path) -> None:
+    """Raise OutputError unless an artefact can be saved at ``path``: writable, and nothing but an artefact replaced."""
+    if path.exists():
+        if not path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a file, not a folder")
+        with atomic.output_errors(path):
+            names = {entry.name for entry in path.iterdir()}
+        if names:
+            try:
+                foreign = names - {MANIFEST_NAME, *read_manifest(path).files}
+            except ArtifactError:
+                foreign = names
+            if foreign:
+                raise OutputError(
+                    f"{path} holds files that are not of a compiled model ({min(foreign)}); it is left alone"
+                )
+    atomic.check_writable(path)
+
+
+def _checked_array(info: TensorInfo, array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.dtype(info.dtype):
+        raise DataError(f"the input {info.name!r} is {array.dtype}, the model takes {info.dtype}; convert with astype")
+    fits = len(array.shape) == len(info.shape) and all(
+        isinstance(want, str) or have == want for have, want in zip(array.shape, info.shape, strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"the input {info.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, info.shape))})"
+        )
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise DataError(f"the input {info.name!r} holds NaN or infinite values")
+    return np.ascontiguousarray(array)
+
+
+def _batched(info: TensorInfo) -> bool:
+    return bool(info.shape) and isinstance(info.shape[0], str)
+
+
+def _list(infos: tuple[TensorInfo, ...]) -> str:
+    return ", ".join(map(str, infos))
