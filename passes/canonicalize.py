@@ -1,0 +1,94 @@
+"""One spelling for what the ONNX importer spells in several ways, so that later passes match one form.
+
+    before                                            after
+    dropout(x)[0]                                  -> x                            (inference)
+    sum(stack((a, b, ...), axis=0), axis=0)        -> add(add(a, b), ...)          (ONNX Sum)
+    reshape / broadcast_to to the shape it has     -> x
+    reshape(reshape(x))                            -> reshape(x)
+    add(const, x), multiply(const, x)              -> add(x, const), multiply(x, const)
+    clip(x, 0, inf)                                -> relu(x)
+    avg_pool2d over the whole map, no padding      -> mean(x, axis=[2, 3], keepdims=True)
+
+Refused (left as it is): sums of integers, stacks that are used elsewhere as well, reductions over other axes.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+SAME_SHAPE_OPS = ("relax.reshape", "relax.broadcast_to")
+
+
+@tvm.transform.module_pass(opt_level=0, name="Canonicalize")
+class Canonicalize:
+    """Module pass; the operands it leaves unused go with the next dead code elimination."""
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite every Relax function of ``mod``."""
+        rewriter = _Canonicalizer(mod)
+        for var, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                rewriter.builder_.update_func(var, rewriter.visit_expr(func))
+        return rewriter.builder_.get()
+
+
+@mutator
+class _Canonicalizer(PyExprMutator):
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+        if name in SAME_SHAPE_OPS:
+            return self._reshape(call, name)
+        if name in ("relax.add", "relax.multiply") and isinstance(call.args[0], tvm.ir.GenericConst):
+            return relax.Call(call.op, [call.args[1], call.args[0]], call.attrs, call.ty_args, call.span)
+        if name == "relax.clip" and float(call.args[1]) == 0.0 and np.isposinf(float(call.args[2])):
+            return relax.op.nn.relu(call.args[0])
+        if name == "relax.sum":
+            return self._sum(call)
+        if name == "relax.nn.avg_pool2d":
+            return _global_pool(call)
+        return call
+
+    def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> relax.Expr:
+        item = super().visit_tuple_getitem_(item)
+        source = self._producer(item.tuple_value, "relax.nn.dropout")
+        return source.args[0] if source is not None and item.index == 0 else item
+
+    def _producer(self, expr: relax.Expr, name: str) -> relax.Call | None:
+        """The call of operator ``name`` that made ``expr``, or None."""
+        value = self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+        is_call = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name == name
+        return value if is_call else None
+
+    def _reshape(self, call: relax.Call, name: str) -> relax.Expr:
+        data = call.args[0]
+        inner = self._producer(data, "relax.reshape")
+        if inner is not None and name == "relax.reshape":
+            call = relax.op.reshape(inner.args[0], call.args[1])
+            data = inner.args[0]
+        same = isinstance(data.ty, relax.TensorType) and data.ty.shape is not None
+        return data if same and tvm_ffi.structural_equal(data.ty.shape, call.args[1]) else call
+
+    def _sum(self, call: relax.Call) -> relax.Expr:
+        stacked = self._producer(call.args[0], "relax.stack")
+        axes = [int(axis) for axis in call.attrs.axis] if call.attrs.axis is not None else []
+        if stacked is None or axes != [0] or int(stacked.attrs.axis) != 0 or call.attrs.keepdims:
+            return call
+        terms = stacked.args[0]
+        fields = list(self.lookup_binding(terms).fields) if isinstance(terms, relax.Var) else list(terms.fields)
+        if not all(str(term.ty.dtype).startswith("float") for term in fields):
+            return call
+        return reduce(lambda left, right: self.builder_.emit(relax.op.add(left, right)), fields)
+
+
+def _global_pool(call: relax.Call) -> relax.Expr:
+    data, attrs = call.args[0], call.attrs
+    window, whole = [int(size) for size in attrs.pool_size], [int(dim) for dim in data.ty.shape][2:]
+    covers = attrs.layout == "NCHW" and window == whole and not any(int(pad) for pad in attrs.padding)
+    return relax.op.mean(data, axis=[2, 3], keepdims=True) if covers else call

@@ -1,0 +1,183 @@
+"""TVM's ONNX frontend with layers that remember their node, and Relax operators where TVM writes TensorIR.
+
+Stock importer                               here
+  clip  -> call_tir(maximum), call_tir(minimum)  -> relax.clip (constant bounds)
+  pad   -> call_tir(pad)                         -> relax.nn.pad (mode "constant", constant widths)
+  conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
+  gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
+Constants are computed with NumPy, as folding them later costs one native build for each. Whatever is not of this form
+goes to the stock converter. The node's name travels as the span of the conv2d / matmul call, which Relax passes keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from tvm_ffn.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+LAYER_OPS = ("relax.nn.conv2d", "relax.matmul")
+Attributes = dict[str, Any]
+
+
+def supported_operators() -> frozenset[str]:
+    """Names of the ONNX operators that can be imported."""
+    return frozenset(onnx_frontend._get_convert_map()) | {"Constant"}
+
+
+def convert(proto: onnx.ModelProto, name: str, shapes: dict[str, list[int]]) -> tvm.IRModule:
+    """Convert a checked ONNX model to a Relax module with function "main" and inputs of the given static ``shapes``."""
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    frontend = _Frontend(shapes, "float32")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints its operands before raising
+        warnings.simplefilter("ignore")  # names of inputs are sanitised: TensorInfo keeps the originals
+        try:
+            return frontend.from_onnx(proto.graph, opset)
+        except ModelError:
+            raise
+        except Exception as error:
+            where = f"node '{frontend.node}' ({frontend.operator}): " if frontend.node else ""
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"{name}: {where}cannot be imported: {reason[-1]}") from error
+
+
+def named(call: relax.Call, name: str) -> relax.Call:
+    """The same call carrying ``name`` as its span."""
+    span = tvm.ir.Span(tvm.ir.SourceName(name), 0, 0, 0, 0)
+    return relax.Call(call.op, call.args, call.attrs, call.ty_args, span)
+
+
+def name_of(call: relax.Call) -> str | None:
+    """The ONNX node a conv2d / matmul call came from."""
+    return call.span.source_name.name if call.span is not None else None
+
+
+def constant_value(expr: relax.Expr | None) -> np.ndarray | None:
+    """The value of a constant, None for anything else."""
+    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+class _Frontend(onnx_frontend.ONNXGraphImporter):
+    node = ""
+    operator = ""
+
+    def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
+        self.node, self.operator = attrs["tvm_custom"]["name"], op_name
+        converter = _CONVERTERS.get(op_name)
+        result = converter(inputs, dict(attrs), opset) if converter else None
+        if result is None:
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
+        if op_name == "MatMul":
+            result = named(result, self.node)
+        # Bound to a variable at once: inlining a call into the next one makes TVM rebuild it, which drops its span.
+        return self.bb.emit(result) if isinstance(result, relax.Call) else result
+
+
+def _conv(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    weight, bias = inputs[1], constant_value(inputs[2])
+    if inputs[0].ty.ndim != 4 or (bias is None and inputs[2] is not None):
+        return None
+    kernel = [int(size) for size in weight.ty.shape][2:]
+    size = [int(dim) for dim in inputs[0].ty.shape][2:]
+    strides, dilation = attrs.get("strides", (1, 1)), attrs.get("dilations", (1, 1))
+    padding = _padding(attrs, size, kernel, strides, dilation)
+    conv = relax.op.nn.conv2d(inputs[0], weight, strides, padding, dilation, attrs.get("group", 1))
+    conv = named(conv, attrs["tvm_custom"]["name"])
+    return conv if bias is None else relax.op.add(conv, relax.const(bias.reshape(1, -1, 1, 1)))
+
+
+def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any, dilation: Any) -> list[int]:
+    """[top, left, bottom, right]; SAME gives ceil(size / stride) outputs, the odd pixel last (UPPER) or first (LOWER)."""
+    mode = attrs.get("auto_pad", b"NOTSET").decode()
+    if mode == "NOTSET":
+        return list(attrs.get("pads", (0, 0, 0, 0)))
+    if mode == "VALID":
+        return [0, 0, 0, 0]
+    before, after = [], []
+    for axis in range(2):
+        outputs = -(-size[axis] // strides[axis])
+        total = max((outputs - 1) * strides[axis] + (kernel[axis] - 1) * dilation[axis] + 1 - size[axis], 0)
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    return before + after
+
+
+def _gemm(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """alpha A' B' + beta C as A' (alpha B') + (beta C)."""
+    weight, bias = constant_value(inputs[1]), constant_value(inputs[2])
+    if weight is None or (bias is None and inputs[2] is not None):
+        return None
+    data = relax.op.permute_dims(inputs[0], [1, 0]) if attrs.get("transA") else inputs[0]
+    weight = np.ascontiguousarray(weight.T) if attrs.get("transB") else weight
+    alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
+    weight = weight if alpha == 1.0 else (weight * np.float64(alpha)).astype(weight.dtype)
+    product = named(relax.op.matmul(data, relax.const(weight)), attrs["tvm_custom"]["name"])
+    if bias is None:
+        return product
+    bias = bias if beta == 1.0 else (bias * np.float64(beta)).astype(bias.dtype)
+    return relax.op.add(product, relax.const(bias.reshape(-1) if bias.size == weight.shape[1] else bias))
+
+
+def _clip(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """NaN bounds mean "open", as in the stock converter."""
+    if opset < 11:
+        bounds = [attrs.get("min", -np.inf), attrs.get("max", np.inf)]
+    else:
+        values = [constant_value(bound) for bound in (inputs[1], inputs[2])]
+        if any(
+            value is None and bound is not None for value, bound in zip(values, (inputs[1], inputs[2]), strict=True)
+        ):
+            return None
+        bounds = [
+            default if value is None else value.item() for value, default in zip(values, (-np.inf, np.inf), strict=True)
+        ]
+    if not str(inputs[0].ty.dtype).startswith("float"):
+        return None
+    low, high = (-np.inf if np.isnan(bounds[0]) else bounds[0]), (np.inf if np.isnan(bounds[1]) else bounds[1])
+    if np.isneginf(low) and np.isposinf(high):
+        return inputs[0]
+    return relax.op.clip(inputs[0], float(low), float(high))
+
+
+def _pad(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    if attrs.get("mode", b"constant") != b"constant":
+        return None
+    rank = inputs[0].ty.ndim
+    widths, fill, axes = attrs.get("pads"), attrs.get("value", 0.0), list(range(rank))
+    if opset >= 11:
+        widths, value = constant_value(inputs[1]), constant_value(inputs[2])
+        if widths is None or (value is None and inputs[2] is not None):
+            return None
+        fill = 0.0 if value is None else value.item()
+        if inputs[3] is not None:
+            chosen = constant_value(inputs[3])
+            if chosen is None:
+                return None
+            axes = [int(axis) % rank for axis in chosen]
+    full = np.zeros((rank, 2), np.int64)
+    full[axes] = np.asarray(widths, np.int64).reshape(2, -1).T
+    if (full < 0).any():
+        return None
+    return (
+        inputs[0] if not full.any() else relax.op.nn.pad(inputs[0], full.reshape(-1).tolist(), "constant", float(fill))
+    )
+
+
+_CONVERTERS: dict[str, Callable[[list, Attributes, int], relax.Expr | None]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "Clip": _clip,
+    "Pad": _pad,
+}
