@@ -47,16 +47,16 @@ struct AlignedAlloc {
   void FreeData(DLTensor* tensor) { std::free(tensor->data); }
 };
 
-/*! \brief A model's input or output as the manifest states it; a symbolic dimension has become 1. */
+/*! \brief A model's input or output as the manifest states it. */
 struct TensorInfo {
   std::string name;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape;  // of one sample: a symbolic batch has become 1
   DLDataType dtype;
+  bool batched;
 };
 
 struct Manifest {
   std::vector<TensorInfo> inputs, outputs;
-  bool symbolic_batch;
 };
 
 std::string ReadFile(const std::string& path, int code) {
@@ -70,9 +70,11 @@ std::vector<TensorInfo> ReadInfos(const ffi::Any& list) {
   std::vector<TensorInfo> infos;
   for (const ffi::Any& item : list.cast<ffi::json::Array>()) {
     auto fields = item.cast<ffi::json::Object>();
-    TensorInfo info{fields[ffi::String("name")].cast<ffi::String>(), {}, {}};
+    TensorInfo info{fields[ffi::String("name")].cast<ffi::String>(), {}, {}, false};
     for (const ffi::Any& dim : fields[ffi::String("shape")].cast<ffi::json::Array>()) {
-      info.shape.push_back(dim.try_cast<int64_t>().value_or(1));
+      auto size = dim.try_cast<int64_t>();
+      info.batched = info.batched || !size;
+      info.shape.push_back(size.value_or(1));
     }
     info.dtype = ffi::StringToDLDataType(fields[ffi::String("dtype")].cast<ffi::String>());
     infos.push_back(info);
@@ -91,8 +93,7 @@ Manifest ReadManifest(const std::string& path) {
       throw Failure{4, path + " has format version " + std::to_string(version) + ", this program reads up to " +
                            std::to_string(kFormatVersion)};
     }
-    return {ReadInfos(fields[ffi::String("inputs")]), ReadInfos(fields[ffi::String("outputs")]),
-            fields[ffi::String("symbolic_batch")].cast<bool>()};
+    return {ReadInfos(fields[ffi::String("inputs")]), ReadInfos(fields[ffi::String("outputs")])};
   } catch (const ffi::Error& e) {
     throw Failure{4, path + " is not an artefact's manifest: " + std::string(e.message())};
   }
@@ -163,36 +164,34 @@ double MedianMilliseconds(const Model& model, const std::vector<ffi::AnyView>& a
   return times[repeat / 2];
 }
 
-/*! \brief The samples of every input, in the manifest's order; each a file's content. */
-struct Samples {
-  std::vector<ffi::Tensor> tensors;  // one sample's worth of memory for each input
-  std::vector<std::string> data;
-  size_t count = 0;
+/*! \brief One input: memory for a sample, and its file's content, all samples or the only one. */
+struct Input {
+  ffi::Tensor tensor;
+  std::string data;
 
   void Load(size_t sample) {
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      size_t bytes = ffi::GetDataSize(tensors[i]);
-      std::memcpy(tensors[i].data_ptr(), data[i].data() + sample * bytes, bytes);
-    }
+    size_t bytes = ffi::GetDataSize(tensor);
+    std::memcpy(tensor.data_ptr(), data.data() + sample * bytes % data.size(), bytes);
   }
 };
 
-Samples ReadSamples(const Manifest& manifest, const std::map<std::string, std::string>& files) {
-  Samples samples;
+/*! \brief Reads the inputs in the manifest's order; returns the number of samples. */
+size_t ReadInputs(const Manifest& manifest, const std::map<std::string, std::string>& files,
+                  std::vector<Input>* inputs) {
+  size_t samples = 0;
   for (const TensorInfo& info : manifest.inputs) {
     auto file = files.find(info.name);
     if (file == files.end()) throw Failure{2, "no file is given for input \"" + info.name + "\""};
-    samples.tensors.push_back(NewTensor(info));
-    samples.data.push_back(ReadFile(file->second, 2));
-    size_t size = samples.data.back().size(), bytes = ffi::GetDataSize(samples.tensors.back());
-    if (samples.count == 0) samples.count = size / bytes;
-    if (size == 0 || size != bytes * samples.count || (samples.count > 1 && !manifest.symbolic_batch)) {
+    inputs->push_back({NewTensor(info), ReadFile(file->second, 2)});
+    size_t size = inputs->back().data.size(), bytes = ffi::GetDataSize(inputs->back().tensor);
+    if (info.batched && samples == 0) samples = size / bytes;
+    if (size == 0 || size != (info.batched ? samples : 1) * bytes) {
       throw Failure{2, file->second + " holds " + std::to_string(size) + " bytes, one sample of \"" + info.name +
                            "\" is " + std::to_string(bytes)};
     }
   }
-  if (files.size() != manifest.inputs.size()) throw Failure{2, "a file is given for an input the model does not have"};
-  return samples;
+  if (files.size() != inputs->size()) throw Failure{2, "a file is given for an input the model does not have"};
+  return std::max(samples, size_t{1});
 }
 
 std::vector<std::ofstream> OpenOutputs(const Manifest& manifest, const std::string& folder) {
@@ -208,12 +207,14 @@ std::vector<std::ofstream> OpenOutputs(const Manifest& manifest, const std::stri
 
 void RunAll(const Options& options) {
   Manifest manifest = ReadManifest(options.artefact + "/manifest.json");
-  Samples samples = ReadSamples(manifest, options.files);
-  std::vector<ffi::AnyView> arguments(samples.tensors.begin(), samples.tensors.end());
+  std::vector<Input> inputs;
+  size_t samples = ReadInputs(manifest, options.files, &inputs);
+  std::vector<ffi::AnyView> arguments;
+  for (const Input& input : inputs) arguments.emplace_back(input.tensor);
   Model model(options.artefact + "/model.so");
   std::vector<std::ofstream> outputs = OpenOutputs(manifest, options.output_folder);
-  for (size_t s = 0; s < samples.count; ++s) {
-    samples.Load(s);
+  for (size_t s = 0; s < samples; ++s) {
+    for (Input& input : inputs) input.Load(s);
     std::vector<ffi::Tensor> results = model.Run(arguments);
     for (size_t o = 0; o < results.size(); ++o) {
       auto bytes = static_cast<std::streamsize>(ffi::GetDataSize(results[o]));
