@@ -1,0 +1,95 @@
+"""The solver's inner loops from the native library (csrc/, built by CMake), or NumPy's where it is not built."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tvm_ffn.factorize.loops import Loops, Matrix
+from tvm_ffn.factorize.reference import NumpyLoops
+
+LIBRARY = "libtvm_ffn_native.so"
+
+
+def library_path() -> Path | None:
+    """Where the library lies: beside the package (wheel, built clone) or where an editable install put it."""
+    beside = Path(__file__).resolve().parents[1] / LIBRARY
+    if beside.exists():
+        return beside
+    try:
+        files = importlib.metadata.files("tvm_ffn") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == LIBRARY:
+            path = Path(str(file.locate()))
+            return path if path.exists() else None
+    return None
+
+
+@functools.cache
+def _library() -> Any | None:
+    path = library_path()
+    if path is None:
+        warnings.warn(
+            f"{LIBRARY} is not built: factorising runs in NumPy, some 50 times slower. "
+            "Build it with `cmake -B build && cmake --build build`, or install the package with pip.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
+    import tvm_ffi
+
+    return tvm_ffi.load_module(str(path))
+
+
+def default_threads() -> int:
+    """The number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loops(threads: int | None = None) -> Loops:
+    """The fastest loops there are: native, or NumPy's with one warning."""
+    library = _library()
+    return NumpyLoops() if library is None else NativeLoops(library, threads or default_threads())
+
+
+class NativeLoops:
+    """`Loops` in C++; results do not depend on ``threads``."""
+
+    name = "native"
+
+    def __init__(self, library: Any, threads: int) -> None:
+        self._library = library
+        self._threads = threads
+
+    def greedy(
+        self, residual: Matrix, fallback: Matrix, x: Matrix, y: Matrix, d: Matrix, max_iterations: int, tolerance: float
+    ) -> None:
+        self._library.greedy(residual, fallback, x, y, d, max_iterations, tolerance, self._threads)
+
+    def joint_block(self, gram: Matrix, s: Matrix, z: Matrix, d: Matrix) -> int:
+        return int(self._library.joint_block(gram, s, z, d))
+
+    def ternary_block(self, gram: Matrix, s: Matrix, z: Matrix) -> int:
+        return int(self._library.ternary_block(gram, s, z))
+
+    def weighted_block(self, gram: Matrix, h: Matrix, s: Matrix, y: Matrix) -> int:
+        return int(self._library.weighted_block(gram, h, s, y))
+
+    def column_block(
+        self,
+        gram: Matrix,
+        lower: Matrix,
+        inverse: Matrix,
+        feed: Matrix,
+        previous: Matrix,
+        target: Matrix,
+        y: Matrix,
+        passes: int,
+    ) -> int:
+        return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes, self._threads))

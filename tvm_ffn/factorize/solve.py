@@ -1,0 +1,106 @@
+"""``factorize``: checks, dispatch to a method, and the error measure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tvm_ffn.errors import ConfigError
+from tvm_ffn.factorize.factors import Factors
+from tvm_ffn.factorize.loops import Loops, Matrix
+from tvm_ffn.factorize.native import loops as fastest_loops
+from tvm_ffn.factorize.refit import Moments, refit_terms, relative_error
+from tvm_ffn.factorize.response import solve_response
+from tvm_ffn.factorize.semidiscrete import semidiscrete
+
+METHODS = ("response", "sdd")
+
+
+def factorize(
+    w: ArrayLike,
+    rank: int,
+    *,
+    method: str = "response",
+    gram: ArrayLike | None = None,
+    rounds: int = 4,
+    sweeps: int = 5,
+    seed: int = 0,
+    threads: int | None = None,
+    loops: Loops | None = None,
+) -> Factors:
+    """Factorise ``w`` (m, n) into ``rank`` ternary terms: ``W ~ diag(a) X diag(d) Y^T``.
+
+    ``method``: "sdd", the paper's semidiscrete decomposition with improved sweeps (arXiv 1611.01972; plain
+    Frobenius error, a = 1), or "response", which minimises ``tr(E H E^T)`` with H = ``gram`` (n, n), the ridged
+    covariance of the layer's inputs (None: the identity). ``sweeps`` and ``rounds`` bound the refinement of the two;
+    ``seed`` matters only for weights whose rows sum to zero; ``threads`` (default: all cores of this process)
+    changes the time, not the result; ``loops`` replaces the native inner loops, e.g. by the NumPy reference.
+    Raises ConfigError for weights or a gram that are not finite or do not fit, a rank below 1, an unknown method.
+    """
+    weights = _matrix(w, "w")
+    if method not in METHODS:
+        raise ConfigError(f"factorize: unknown method {method!r}; there are {', '.join(METHODS)}")
+    if rank < 1:
+        raise ConfigError(f"factorize: rank must be at least 1, not {rank}")
+    if rounds < 0 or sweeps < 0:
+        raise ConfigError(f"factorize: rounds and sweeps must not be negative: {rounds}, {sweeps}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"factorize: threads must be at least 1, not {threads}")
+    metric = _gram(gram, weights.shape[1])
+    if method == "sdd" and metric is not None:
+        raise ConfigError("factorize: method 'sdd' is unweighted and takes no gram; use method='response'")
+    loops = loops or fastest_loops(threads)
+    # Powers of two cost no rounding and keep squares of tiny or huge weights inside float32.
+    unit, metric_unit = _power_of_two(weights), _power_of_two(metric)
+    weights = weights / unit
+    if metric is not None:
+        metric = metric / metric_unit
+    if method == "sdd":
+        state = semidiscrete(weights, rank, sweeps=sweeps, seed=seed, normalize=False, loops=loops)
+        refit_terms(state, Moments.of(state.y, None, weights))
+    else:
+        state = solve_response(weights, rank, metric, rounds=rounds, sweeps=sweeps, seed=seed, loops=loops)
+    state.d *= unit
+    return state.factors()
+
+
+def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | None) -> float:
+    """``sqrt(tr(E H E^T) / tr(W H W^T))``, E = W - factors.weight(), H = ``gram`` (None: the identity).
+
+    Raises ConfigError when the shapes do not fit or a value is not finite.
+    """
+    weights = _matrix(w, "w")
+    approximation = factors.weight()
+    if approximation.shape != weights.shape:
+        raise ConfigError(f"response_error: w is {weights.shape}, the factors stand for {approximation.shape}")
+    return relative_error(weights, approximation, _gram(gram, weights.shape[1]))
+
+
+def _matrix(values: ArrayLike, name: str) -> Matrix:
+    """A finite, non-empty, contiguous float32 matrix."""
+    array = np.asarray(values)
+    if array.ndim != 2 or array.size == 0:
+        raise ConfigError(f"factorize: {name} must be a non-empty matrix, not of shape {array.shape}")
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ConfigError(f"factorize: {name} must be real numbers, not {array.dtype}")
+    matrix = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(matrix).all():
+        raise ConfigError(f"factorize: {name} holds NaN or infinite values")
+    return matrix
+
+
+def _gram(gram: ArrayLike | None, n: int) -> Matrix | None:
+    if gram is None:
+        return None
+    matrix = _matrix(gram, "gram")
+    if matrix.shape != (n, n):
+        raise ConfigError(f"factorize: gram must be {(n, n)} for weights of {n} columns, not {matrix.shape}")
+    return matrix
+
+
+def _power_of_two(matrix: Matrix | None) -> np.float32:
+    """The power of two next to the largest magnitude (1 for zeros or no matrix)."""
+    largest = 0.0 if matrix is None else float(np.abs(matrix).max())
+    return np.float32(2.0 ** math.frexp(largest)[1]) if largest > 0 else np.float32(1)
