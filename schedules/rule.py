@@ -12,9 +12,10 @@ from tvm.tirx import PrimFunc
 
 @dataclass(frozen=True)
 class Machine:
-    """What the rules know of a target: width of its vector registers in bytes."""
+    """What the rules know of a target: width of its vector registers in bytes, and their number."""
 
     vector_bytes: int
+    registers: int
 
     def lanes(self, dtype: str) -> int:
         """Elements of ``dtype`` in one register."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from tvm import s_tir
-from tvm.s_tir.schedule import SBlockRV
-
-from tvm_ffn.schedules.rule import Machine
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 PARALLEL_LOOPS = 2
 
 
-def schedule_copy(sch: s_tir.Schedule, block: SBlockRV, machine: Machine) -> None:
-    """Parallel over the first two axes (image and channel); the innermost loop is left to LLVM's loop vectoriser, which
-    copes with strides, borders and any length."""
+def schedule_copy(sch: s_tir.Schedule, block: SBlockRV) -> None:
+    """Parallel over the first two axes (image and channel), the last one always excepted; the innermost loop is left to
+    LLVM's loop vectoriser, which copes with strides, borders and any length."""
     loops = sch.get_loops(block)
-    sch.parallel(sch.fuse(*loops[:PARALLEL_LOOPS]))
+    sch.parallel(sch.fuse(*loops[: min(PARALLEL_LOOPS, len(loops) - 1)]))
+
+
+def vectorize(sch: s_tir.Schedule, loop: LoopRV, lanes: int) -> None:
+    """Vectors of ``lanes`` elements along ``loop`` (whose extent they divide), unrolled."""
+    outer, inner = sch.split(loop, [None, lanes])
+    sch.vectorize(inner)
+    sch.unroll(outer)

@@ -13,7 +13,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.tirx import PrimFunc
 
-from tvm_ffn.schedules.generic.elementwise import schedule_copy
+from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize
 from tvm_ffn.schedules.rule import Machine
 
 FACTORED_OPS = ("ternary_conv2d", "ternary_dense")
@@ -31,18 +31,18 @@ class RowTable:
         names = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}
         for name in ("planes", "residual_flat", "store"):
             if name in names:
-                schedule_copy(sch, sch.get_sblock(name), machine)
+                schedule_copy(sch, sch.get_sblock(name))
 
         epilogue = sch.get_sblock("epilogue")
         image, group, row, pixel = sch.get_loops(epilogue)
         pixel_block, pixel = sch.split(pixel, [None, block])
         sch.reorder(image, pixel_block, group, row, pixel)
         sch.parallel(sch.fuse(image, pixel_block))
-        _vectorize(sch, pixel, lanes)
+        vectorize(sch, pixel, lanes)
         _stage(sch, "x", group, lanes)
         middle = sch.get_sblock("middle")
         sch.compute_at(middle, group, preserve_unit_loops=True)
-        _vectorize(sch, sch.get_loops(middle)[-1], lanes)
+        vectorize(sch, sch.get_loops(middle)[-1], lanes)
         _stage(sch, "y", group, lanes)
         return sch.mod["main"]
 
@@ -59,13 +59,13 @@ def _stage(sch: s_tir.Schedule, stage: str, group: LoopRV, lanes: int) -> None:
         sch.compute_at(total, group, preserve_unit_loops=True)
         row, pixel, segment = sch.get_loops(total)[-3:]
         sch.reorder(segment, row, pixel)
-        _vectorize(sch, pixel, lanes)
+        vectorize(sch, pixel, lanes)
     sch.compute_at(partial, segment, preserve_unit_loops=True)
     row, pixel, chunk, step = sch.get_loops(partial)[-4:]
     sch.reorder(chunk, row, step, pixel)
     sch.compute_at(table, chunk, preserve_unit_loops=True)
     _table(sch, table, lanes)
-    _vectorize(sch, pixel, lanes)
+    vectorize(sch, pixel, lanes)
     sch.decompose_reduction(partial, chunk)
     if segment is not group:
         sch.decompose_reduction(total, segment)
@@ -79,8 +79,3 @@ def _table(sch: s_tir.Schedule, table: SBlockRV, lanes: int) -> None:
     sch.vectorize(inner)
     sch.unroll(entry)
 
-
-def _vectorize(sch: s_tir.Schedule, pixel: LoopRV, lanes: int) -> None:
-    outer, inner = sch.split(pixel, [None, lanes])
-    sch.vectorize(inner)
-    sch.unroll(outer)

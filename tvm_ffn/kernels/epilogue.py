@@ -77,7 +77,7 @@ def apply_numpy(
     residual: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """NumPy reference of `apply`; ``scale`` has shape (2, ...) for a leaky ReLU, (1, ...) otherwise."""
-    value = (total.astype(np.int64) + bias).astype(np.float32)
+    value = (total + bias).astype(np.float32) if total.dtype == np.float32 else (total.astype(np.int64) + bias).astype(np.float32)
     factor = np.where(value < 0, scale[1], scale[0]) if spec.leaky else scale[0]
     if spec.out_dtype == "float32":
         return np.clip(value * factor, spec.lo, spec.hi).astype(np.float32)

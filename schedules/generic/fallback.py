@@ -1,0 +1,34 @@
+"""The last rule: whatever the graph still holds runs in parallel over its outer spatial loops.
+
+Takes every function, those of TVM's own legalisation included; the innermost spatial loop is left to LLVM's vectoriser.
+"""
+
+from __future__ import annotations
+
+from tvm import s_tir
+from tvm.s_tir.schedule import SBlockRV
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.schedules.rule import Machine
+
+
+class Fallback:
+    """Schedules any function made of loop nests over blocks."""
+
+    def apply(self, function: PrimFunc, machine: Machine) -> PrimFunc | None:
+        sch = s_tir.Schedule(function)
+        for block in sch.get_child_blocks(sch.get_sblock("root")):
+            _parallel_outer(sch, block)
+        return sch.mod["main"]
+
+
+def _parallel_outer(sch: s_tir.Schedule, block: SBlockRV) -> None:
+    spatial = []
+    for loop, axis in zip(sch.get_loops(block), sch.get(block).iter_vars, strict=False):
+        if axis.iter_type != 0:  # IterVar.DataPar: a reduction axis ends the spatial prefix
+            break
+        spatial.append(loop)
+    everything_is_spatial = len(spatial) == len(sch.get_loops(block))
+    outer = spatial[:-1] if everything_is_spatial and len(spatial) > 1 else spatial
+    if outer:
+        sch.parallel(sch.fuse(*outer))

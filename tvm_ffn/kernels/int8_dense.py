@@ -1,0 +1,76 @@
+"""Dense layer with int8 weights, for layers that are not factorised; exact float32 arithmetic as in `int8_conv2d`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.kernels import epilogue as ep
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.int8_conv2d import exact_runs
+
+LANES = 64
+
+
+@dataclass(frozen=True)
+class Int8Dense:
+    """Static description of ``rows`` activations of ``inputs`` n times an int8 matrix to ``outputs`` m."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    epilogue: Epilogue
+
+    @property
+    def out_shape(self) -> tuple[int, int]:
+        return self.rows, self.outputs
+
+    @staticmethod
+    def pack(weight: np.ndarray) -> np.ndarray:
+        """(m, n) int8 as the kernel reads it: (ceil(m / 64), n, 64), zeros after the last output."""
+        padded = np.zeros((-(-weight.shape[0] // LANES) * LANES, weight.shape[1]), np.int8)
+        padded[: weight.shape[0]] = weight
+        return np.ascontiguousarray(padded.reshape(-1, LANES, weight.shape[1]).transpose(0, 2, 1))
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
+        [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
+        e = self.epilogue
+        blocks = -(-self.outputs // LANES)
+        b = KernelBuilder(name, {"ffn.op": "int8_dense"})
+        x = b.arg("x", (self.rows, self.inputs), "int8")
+        weight = b.arg("weight", (blocks, self.inputs, LANES), "int8")
+        bias = b.arg("bias", (1, self.outputs), "int32")
+        scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
+        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
+        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
+        out = b.arg("out", self.out_shape, e.out_dtype)
+        runs, length = exact_runs(self.inputs)
+
+        def product(r: Any, o: Any, s: Any, i: Any, k: Any) -> Any:
+            at = T.min(s * length + k, self.inputs - 1)
+            item = T.Cast("float32", x[r, at]) * T.Cast("float32", weight[o, at, i])
+            return item if runs * length == self.inputs else T.Select(s * length + k < self.inputs, item, T.float32(0))
+
+        partial = b.reduce("partial", (self.rows, blocks, runs, LANES), (length,), "float32", product)
+        total = b.reduce(
+            "sum", (self.rows, blocks, LANES), (runs,), "int32", lambda r, o, i, s: T.Cast("int32", partial[r, o, s, i])
+        )
+
+        def stored(r: Any, m: Any) -> Any:
+            pair = (residual[r, m], residual_scale[0]) if residual is not None else None
+            return ep.apply(e, total[r, m // LANES, m % LANES], bias[0, m], lambda i: scale[i, 0, m], pair)
+
+        b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray) -> np.ndarray:
+        """NumPy oracle on the function's arguments without the output; returns the output."""
+        matrix = weight.transpose(0, 2, 1).reshape(-1, self.inputs)[: self.outputs]
+        total = x.astype(np.int64) @ matrix.T.astype(np.int64)
+        return ep.apply_numpy(self.epilogue, total, bias, scale, (residual[0], residual[1]) if residual else None)

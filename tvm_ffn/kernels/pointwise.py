@@ -1,0 +1,117 @@
+"""Elementwise operators at and between int8 tensors: add, channel-wise affine, rescale, quantise, dequantise.
+
+Tensors are seen as (batch, channels, inner). The fixed-point formula is that of `epilogue`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.kernels import epilogue as ep
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.epilogue import Epilogue
+
+Shape3 = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Add:
+    """``y = a a_scale + b b_scale`` of two int8 tensors; the epilogue holds the bounds."""
+
+    shape: Shape3
+    epilogue: Epilogue
+
+    @property
+    def out_shape(self) -> Shape3:
+        return self.shape
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: a int8, a_scale float32 (1,), b int8, b_scale float32 (1,), out int8."""
+        b = KernelBuilder(name, {"ffn.op": "add"})
+        first, first_scale = b.arg("a", self.shape, "int8"), b.arg("a_scale", (1,), "float32")
+        second, second_scale = b.arg("b", self.shape, "int8"), b.arg("b_scale", (1,), "float32")
+        out = b.arg("out", self.shape, "int8")
+
+        def value(*i: Any) -> Any:
+            pair = (second[i], second_scale[0])
+            return ep.apply(self.epilogue, T.Cast("int32", first[i]), T.int32(0), lambda _: first_scale[0], pair)
+
+        b.compute("store", self.shape, "int8", value, out=out)
+        return b.finish()
+
+    def reference(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray) -> np.ndarray:
+        """NumPy oracle."""
+        return ep.apply_numpy(self.epilogue, a, np.zeros((), np.int32), a_scale, (b, b_scale))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``y = clip((rint(x scale[c] 2^8) + offset[c] + 2^7) >> 8)``: a BatchNorm that no convolution could take."""
+
+    shape: Shape3
+    lo: int
+    hi: int
+
+    @property
+    def out_shape(self) -> Shape3:
+        return self.shape
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8, scale float32 (channels,), offset int32 (channels,) in 1 / 256 of a step, out int8."""
+        b = KernelBuilder(name, {"ffn.op": "affine"})
+        x = b.arg("x", self.shape, "int8")
+        scale, offset = b.arg("scale", (self.shape[1],), "float32"), b.arg("offset", (self.shape[1],), "int32")
+        out = b.arg("out", self.shape, "int8")
+
+        def value(n: Any, c: Any, i: Any) -> Any:
+            product = T.Cast("float32", x[n, c, i]) * (scale[c] * T.float32(2**ep.FRACTION_BITS))
+            fixed = T.Cast("int32", T.nearbyint(product)) + offset[c] + T.int32(2 ** (ep.FRACTION_BITS - 1))
+            rounded = T.shift_right(fixed, T.int32(ep.FRACTION_BITS))
+            return T.Cast("int8", T.max(T.min(rounded, T.int32(self.hi)), T.int32(self.lo)))
+
+        b.compute("store", self.shape, "int8", value, out=out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """NumPy oracle."""
+        one = np.float32(2**ep.FRACTION_BITS)
+        product = x.astype(np.float32) * (scale * one)[None, :, None]
+        fixed = np.rint(product).astype(np.int32) + offset[None, :, None] + 2 ** (ep.FRACTION_BITS - 1)
+        return np.clip(fixed >> ep.FRACTION_BITS, self.lo, self.hi).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """``epilogue(x)`` of a tensor: another scale, a ReLU, a clip, a leaky ReLU, int8 to float32 or float32 to int8."""
+
+    shape: Shape3
+    in_dtype: str
+    epilogue: Epilogue
+
+    @property
+    def out_shape(self) -> Shape3:
+        return self.shape
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x, scale float32 (1,) or (2,) for a leaky ReLU, out."""
+        b = KernelBuilder(name, {"ffn.op": "rescale"})
+        x = b.arg("x", self.shape, self.in_dtype)
+        scale = b.arg("scale", (2 if self.epilogue.leaky else 1,), "float32")
+        out = b.arg("out", self.shape, self.epilogue.out_dtype)
+        zero = T.int32(0) if self.in_dtype == "int8" else T.float32(0)
+        kind = "int32" if self.in_dtype == "int8" else "float32"
+
+        def value(*i: Any) -> Any:
+            return ep.apply(self.epilogue, T.Cast(kind, x[i]), zero, lambda s: scale[s])
+
+        b.compute("store", self.shape, self.epilogue.out_dtype, value, out=out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """NumPy oracle."""
+        return ep.apply_numpy(self.epilogue, x, np.zeros((), x.dtype), scale)

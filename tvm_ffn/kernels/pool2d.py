@@ -1,0 +1,134 @@
+"""Pooling of int8 tensors, separable: first down the columns (contiguous vectors), then along the rows.
+
+    max:      y = max over the window (the scale does not change)
+    average:  y = clip(rint(sum * scale[h, w]), -127, 127), scale holds 1 / count and the ratio of the two scales
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.kernels import epilogue as ep
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.epilogue import Epilogue
+
+LOWEST = -128  # below every stored value: what padding contributes to a maximum
+
+
+@dataclass(frozen=True)
+class Window:
+    """A pooling window over NCHW; ``padding`` is (top, left), the output size settles the rest (ceil mode included)."""
+
+    shape: tuple[int, int, int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    out_size: tuple[int, int]
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return self.shape[0], self.shape[1], *self.out_size
+
+    def counts(self) -> np.ndarray:
+        """Elements inside the image under each window, (out_height, out_width)."""
+        return np.outer(*(self._inside(axis).sum(1) for axis in (0, 1)))
+
+    def _inside(self, axis: int) -> np.ndarray:
+        start = np.arange(self.out_size[axis])[:, None] * self.strides[axis] - self.padding[axis]
+        at = start + np.arange(self.kernel[axis]) * self.dilation[axis]
+        return (at >= 0) & (at < self.shape[2 + axis])
+
+    def fold(self, b: KernelBuilder, x: Any, dtype: str, combine: Any, identity: int) -> Any:
+        """Blocks "columns" and "pool": the window folded with ``combine``, of ``dtype``."""
+        n, c, height, width = self.shape
+
+        def down(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
+            at = h * self.strides[0] + d * self.dilation[0] - self.padding[0]
+            inside = T.And(at >= 0, at < height)
+            return T.if_then_else(inside, T.Cast(dtype, x[i, j, at, w]), getattr(T, dtype)(identity))
+
+        columns = b.reduce(
+            "columns", (n, c, self.out_size[0], width), (self.kernel[0],), dtype, down, combine=combine, identity=identity
+        )
+
+        def along(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
+            at = w * self.strides[1] + d * self.dilation[1] - self.padding[1]
+            inside = T.And(at >= 0, at < width)
+            return T.if_then_else(inside, columns[i, j, h, at], getattr(T, dtype)(identity))
+
+        return b.reduce("pool", self.out_shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+
+    def fold_numpy(self, x: np.ndarray, combine: Any, identity: int) -> np.ndarray:
+        """NumPy reference of `fold` in int64."""
+        n, c, height, width = self.shape
+        reach = [(self.out_size[a] - 1) * self.strides[a] + (self.kernel[a] - 1) * self.dilation[a] + 1 for a in (0, 1)]
+        padded = np.full((n, c, max(reach[0], height + self.padding[0]), max(reach[1], width + self.padding[1])), identity)
+        padded[:, :, self.padding[0] : self.padding[0] + height, self.padding[1] : self.padding[1] + width] = x
+        total = None
+        for dy in range(self.kernel[0]):
+            for dx in range(self.kernel[1]):
+                y0, x0 = dy * self.dilation[0], dx * self.dilation[1]
+                part = padded[:, :, y0 :: self.strides[0], x0 :: self.strides[1]][:, :, : self.out_size[0], : self.out_size[1]]
+                total = part if total is None else combine(total, part)
+        return total
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """Maximum over a window of int8 values."""
+
+    window: Window
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return self.window.out_shape
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8 NCHW, out int8."""
+        b = KernelBuilder(name, {"ffn.op": "max_pool2d"})
+        x = b.arg("x", self.window.shape, "int8")
+        out = b.arg("out", self.out_shape, "int8")
+        pooled = self.window.fold(b, x, "int8", lambda a, v: T.max(a, v), LOWEST)
+        b.compute("store", self.out_shape, "int8", lambda *i: pooled[i], out=out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        """NumPy oracle."""
+        return self.window.fold_numpy(x, np.maximum, LOWEST).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class AvgPool2d:
+    """Average over a window of int8 values; a global average pool is a window of the image's size."""
+
+    window: Window
+    epilogue: Epilogue
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return self.window.out_shape
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8 NCHW, scale float32 (out_height, out_width), out."""
+        b = KernelBuilder(name, {"ffn.op": "avg_pool2d"})
+        x = b.arg("x", self.window.shape, "int8")
+        scale = b.arg("scale", self.window.out_size, "float32")
+        out = b.arg("out", self.out_shape, self.epilogue.out_dtype)
+        total = self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
+
+        def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
+            return ep.apply(self.epilogue, total[n, c, h, w], T.int32(0), lambda _: scale[h, w])
+
+        b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """NumPy oracle."""
+        total = self.window.fold_numpy(x, np.add, 0)
+        return ep.apply_numpy(self.epilogue, total, np.zeros((), np.int32), scale[None])

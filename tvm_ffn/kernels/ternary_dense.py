@@ -1,0 +1,62 @@
+"""A factorised dense layer on many rows: the activations are transposed once, then it is a 1x1 convolution over rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.factored import FactoredProduct
+
+
+@dataclass(frozen=True)
+class TernaryDense:
+    """Static description of ``rows`` activations times a factorised matrix; ``pixel_block`` rows are computed at a time."""
+
+    rows: int
+    product: FactoredProduct
+    pixel_block: int
+
+    @property
+    def out_shape(self) -> tuple[int, int]:
+        return self.rows, self.product.outputs
+
+    def prim_func(self, name: str) -> PrimFunc:
+        """Arguments: x int8 (rows, n), then those of `FactoredProduct.arguments` with (rows, m) residual and output."""
+        product = self.product
+        b = KernelBuilder(name, {"ffn.op": "ternary_dense", "ffn.pixel_block": self.pixel_block})
+        x = b.arg("x", (self.rows, product.inputs), "int8")
+        arguments = product.arguments(b, self.out_shape)
+        pixels = -(-self.rows // self.pixel_block) * self.pixel_block
+        planes = _transpose(b, "planes", x, pixels)
+
+        def read(n: Any, j: Any, k: Any, p: Any) -> Any:
+            return T.Cast("int16", planes[k, p])
+
+        residual = None
+        if arguments.residual is not None:
+            extra = _transpose(b, "residual_flat", arguments.residual, pixels)
+
+            def residual(n: Any, j: Any, m: Any, p: Any) -> Any:
+                return extra[m, p]
+
+        flat = product.blocks(b, arguments, images=1, pixels=pixels, read=read, residual=residual)
+        stored = product.epilogue.out_dtype
+        b.compute("store", self.out_shape, stored, lambda p, m: flat[0, 0, m, p], out=arguments.out)
+        return b.finish()
+
+    def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
+        """NumPy oracle on the function's arguments without the output; returns the output."""
+        parameters, residual = list(arguments), None
+        if self.product.epilogue.residual:
+            residual = parameters.pop(5).T[None, None]
+        return self.product.reference(x.T[None, None], parameters, residual)[0, 0].T
+
+
+def _transpose(b: KernelBuilder, name: str, x: Any, pixels: int) -> Any:
+    size = (int(x.shape[1]), pixels)
+    return b.compute(name, tuple(int(s) for s in x.shape), "int8", lambda p, k: x[p, k], at=lambda p, k: (k, p), size=size)
