@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to keep the compiled module")
     options = parser.parse_args()
     images = np.load(HERE / "digits_test.npz")["image"]
-    labels = np.load(HERE / "digits_labels.npz")["label"]
+    labels = np.loadtxt(HERE / "digits_labels.csv", int, skiprows=1)
 
     module = tvm_ffn.compile(
         HERE / "digits.onnx",

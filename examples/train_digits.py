@@ -10,7 +10,7 @@ this script:
 
 - ``digits.onnx``: input ``image`` (N, 1, 16, 16) float32, output ``logits`` (N, 10) float32;
 - ``digits_calibration.npz``: 256 unlabelled training images, as ``image``;
-- ``digits_test.npz``: the 360 test images, as ``image``; ``digits_labels.npz``: their digits, as ``label``.
+- ``digits_test.npz``: the 360 test images, as ``image``; ``digits_labels.csv``: their digits, in a column ``label``.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def main() -> None:
     onnx.save(to_onnx(net), HERE / "digits.onnx")
     np.savez_compressed(HERE / "digits_calibration.npz", image=train_images[:256])
     np.savez_compressed(HERE / "digits_test.npz", image=test_images)
-    np.savez_compressed(HERE / "digits_labels.npz", label=test_labels.astype(np.uint8))
+    np.savetxt(HERE / "digits_labels.csv", test_labels, "%d", header="label", comments="")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ LAYERS = (
     ("passes", "schedules"),
     ("importer",),
     ("pipeline", "tune"),
-    ("compiler",),
+    ("compiler", "verify", "bench"),
+    ("commands",),
     ("cli",),
     ("__init__", "__main__"),
 )
