@@ -50,8 +50,7 @@ def test_command_lines(folder: Path) -> None:
     console = blocks(ROOT / "README.md", "console")
     lines = [line[2:] for block in console for line in block.splitlines() if line.startswith("$ tvm-ffn ")]
     assert len(lines) >= 5
-    program = [sys.executable, "-c", "import sys; from tvm_ffn.cli import main; sys.exit(main())"]
     for line in lines:
-        command = [*program, *shlex.split(line)[1:]]
+        command = [sys.executable, "-m", "tvm_ffn", *shlex.split(line)[1:]]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
