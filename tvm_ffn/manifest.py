@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tvm_ffn.errors import ArtifactError
+from tvm_ffn.errors import ArtifactError, DataError
 
 FORMAT = "tvm_ffn"
 FORMAT_VERSION = 1
@@ -68,6 +68,7 @@ class Manifest:
         values["features"] = list(self.features)
         values["inputs"] = [info.to_json() for info in self.inputs]
         values["outputs"] = [info.to_json() for info in self.outputs]
+        values["files"] = {name: dict(entry) for name, entry in self.files.items()}
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **values}
 
     @classmethod
@@ -104,9 +105,11 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest in ``directory``; ArtifactError if there is none or it is damaged."""
+    """Read the manifest in ``directory``; DataError if there is no such path, ArtifactError if it holds no good one."""
+    if not directory.exists():
+        raise DataError(f"{directory}: no such folder; compile a model to it with tvm-ffn compile")
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is not a folder with a compiled model; compile one with tvm-ffn compile")
+        raise ArtifactError(f"{directory} is a file, not the folder of a compiled model")
     path = directory / MANIFEST_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

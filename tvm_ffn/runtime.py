@@ -32,8 +32,8 @@ _opened: dict[Path, list[str]] = {}
 def load(directory: str | os.PathLike[str], *, temporary: bool = False) -> Module:
     """Load the artefact in ``directory`` and check every file against its manifest.
 
-    A missing, damaged or newer artefact is an ArtifactError. With ``temporary`` the folder belongs to the module and is
-    removed when the module is gone.
+    A damaged or newer artefact is an ArtifactError, a path that does not exist a DataError. With ``temporary`` the
+    folder belongs to the module and is removed when the module is gone.
     """
     path = Path(directory).absolute()
     manifest = read_manifest(path)

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tvm_ffn import host
 from tvm_ffn.errors import TargetError
@@ -22,10 +22,18 @@ from tvm_ffn.suggest import did_you_mean
 if TYPE_CHECKING:
     import tvm.target
 
-# Architecture -> the triple meant by its bare name; Debian's cross compiler; the Debian package it is in.
-_LINUX = {
-    "x86_64": ("x86_64-linux-gnu", "x86_64-linux-gnu-g++", "g++-x86-64-linux-gnu"),
-    "aarch64": ("aarch64-linux-gnu", "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"),
+
+class Architecture(NamedTuple):
+    """An architecture that can be compiled for."""
+
+    triple: str  # what its bare name means
+    compiler: str  # Debian's cross compiler
+    package: str  # the Debian package with it
+
+
+ARCHITECTURES = {
+    "x86_64": Architecture("x86_64-linux-gnu", "x86_64-linux-gnu-g++", "g++-x86-64-linux-gnu"),
+    "aarch64": Architecture("aarch64-linux-gnu", "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"),
 }
 _PLANNED_KINDS = ("cuda",)
 # Options of every kind that make no sense in what a user writes.
@@ -101,7 +109,7 @@ def cross_compiler(target: tvm.target.Target) -> Callable[..., None]:
         if cc.get_cc() is None:
             raise TargetError("no C++ compiler found to link the module: install one (Debian: apt install g++)")
         return cc.create_shared
-    _, compiler, package = _LINUX[architecture]
+    _, compiler, package = ARCHITECTURES[architecture]
     if shutil.which(compiler) is None:
         raise TargetError(f"linking for {architecture} needs {compiler} (Debian: apt install {package})")
     return cc.cross_compiler(compiler)
@@ -112,7 +120,10 @@ def known_cpus(architecture: str) -> list[str]:
     from tvm.target import Target
     from tvm.target.codegen import llvm_get_cpu_archlist
 
-    return [str(cpu) for cpu in llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": _LINUX[architecture][0]}))]
+    return [
+        str(cpu)
+        for cpu in llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": ARCHITECTURES[architecture].triple}))
+    ]
 
 
 @cache
@@ -124,9 +135,13 @@ def host_options() -> dict[str, Any]:
     from tvm.target import Target
     from tvm.target.codegen import llvm_get_system_cpu
 
-    if host.machine() not in _LINUX:
+    if host.machine() not in ARCHITECTURES:
         raise TargetError(f"this machine ({host.machine()}) is not supported; name a target: {_supported()}")
-    options: dict[str, Any] = {"kind": "llvm", "mtriple": _LINUX[host.machine()][0], "mcpu": str(llvm_get_system_cpu())}
+    options: dict[str, Any] = {
+        "kind": "llvm",
+        "mtriple": ARCHITECTURES[host.machine()].triple,
+        "mcpu": str(llvm_get_system_cpu()),
+    }
     hidden = host.missing_features(required_features(Target(options)))
     return {**options, "mattr": [f"-{name}" for name in hidden]} if hidden else options
 
@@ -140,7 +155,7 @@ def _parse_string(text: str) -> dict[str, Any]:
     options: dict[str, Any] = {"kind": "llvm"}
     if not words[0].startswith("-"):
         first = words.pop(0)
-        if host.architecture(first) in _LINUX:
+        if host.architecture(first) in ARCHITECTURES:
             options["mtriple"] = first
         else:
             options["kind"] = first
@@ -200,12 +215,12 @@ def _check_kind(options: Mapping[str, Any]) -> None:
         return
     if kind in _PLANNED_KINDS:
         raise TargetError(f'the target "{kind}" is not there yet; this version compiles for CPUs: {_supported()}')
-    hint = did_you_mean(str(kind), ["llvm", *_PLANNED_KINDS, *_LINUX])
+    hint = did_you_mean(str(kind), ["llvm", *_PLANNED_KINDS, *ARCHITECTURES])
     raise TargetError(f"unknown target kind {kind!r}{hint}; this version compiles for CPUs: {_supported()}")
 
 
 def _supported() -> str:
-    return '"llvm" (this machine), ' + ", ".join(f'"llvm -mtriple={name}"' for name in _LINUX)
+    return '"llvm" (this machine), ' + ", ".join(f'"llvm -mtriple={name}"' for name in ARCHITECTURES)
 
 
 @cache
@@ -236,11 +251,11 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _checked_triple(triple: str) -> str:
     architecture = host.architecture(triple)
-    if architecture not in _LINUX:
-        hint = did_you_mean(architecture, _LINUX)
+    if architecture not in ARCHITECTURES:
+        hint = did_you_mean(architecture, ARCHITECTURES)
         raise TargetError(f"unknown or unsupported architecture in the triple {triple!r}{hint}; use {_supported()}")
     if triple.lower() in (architecture, "amd64", "x86-64", "arm64"):
-        return _LINUX[architecture][0]
+        return ARCHITECTURES[architecture].triple
     if "linux" not in triple or "android" in triple or "musl" in triple:
         raise TargetError(f"the triple {triple!r} is not supported: only Linux with glibc ({_supported()})")
     return triple
@@ -261,12 +276,12 @@ def _settle_cpu(options: dict[str, Any]) -> None:
     if "mtriple" in options:
         architectures = [host.architecture(options["mtriple"])]
     else:
-        architectures = sorted(_LINUX, key=lambda name: name != host.machine())
+        architectures = sorted(ARCHITECTURES, key=lambda name: name != host.machine())
     owner = next((name for name in architectures if cpu is None or cpu in known_cpus(name)), None)
     if owner is None:
         names = [name for architecture in architectures for name in known_cpus(architecture)]
         raise TargetError(f"unknown CPU {cpu!r} for {' or '.join(architectures)}{did_you_mean(str(cpu), names)}")
-    options.setdefault("mtriple", _LINUX[owner][0])
+    options.setdefault("mtriple", ARCHITECTURES[owner].triple)
 
 
 def _check_features(options: Mapping[str, Any]) -> None:

@@ -130,13 +130,20 @@ def newer_version(folder: Path) -> None:
         (lambda folder: (folder / MANIFEST_NAME).write_text("hello\n"), "not JSON"),
         (lambda folder: (folder / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00"), "not JSON"),
         (lambda folder: (folder / MANIFEST_NAME).write_text("{}"), "not the manifest"),
-        (shutil.rmtree, "not a folder"),
     ],
 )
 def test_damaged_artefact(saved: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(saved)
     with pytest.raises(ArtifactError, match=message):
         load(saved)
+
+
+def test_no_artefact_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        load(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="is a file"):
+        load(tmp_path / "file")
 
 
 def test_replacing_an_artefact(built: Module, saved: Path) -> None:

@@ -1,0 +1,195 @@
+"""What each command of the command line does: call the library, print the outcome on standard output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import zipfile
+import zlib
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_ffn.errors import ConfigError, DataError
+from tvm_ffn.version import __version__
+
+if TYPE_CHECKING:
+    from tvm_ffn.calibration import Calibration, Preprocess
+
+SYNTHETIC_SAMPLES = 32
+
+
+def command_compile(options: Namespace) -> None:
+    """Compile, save, print the report; destination, target and settings are checked before the long work."""
+    from tvm_ffn.config import FFNConfig
+    from tvm_ffn.runtime import check_destination
+    from tvm_ffn.targets import parse_target
+
+    destination = Path(options.output).absolute()
+    check_destination(destination)
+    config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
+    if options.rank_ratio is not None:
+        config = config.replace(rank_ratio=options.rank_ratio)
+    target = parse_target(options.target)
+    calibration = _calibration(options)
+
+    from tvm_ffn.compiler import compile
+
+    module = compile(options.model, target, config=config, calibration=calibration)
+    module.save(destination)
+    print(module.report.table())
+    print(f"wrote {destination} ({_megabytes(destination)})")
+
+
+def command_run(options: Namespace) -> None:
+    """Run a module on one file of arrays and write one file of outputs."""
+    import numpy as np
+
+    from tvm_ffn.atomic import check_writable, write_file
+    from tvm_ffn.runtime import load
+
+    output = Path(options.output).absolute()
+    check_writable(output)
+    module = load(options.artefact)
+    try:
+        with np.load(options.input, allow_pickle=False) as arrays:
+            inputs = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"cannot read {options.input} as an .npz file of arrays: {error}") from error
+    results = {info.name: result for info, result in zip(module.outputs, module.run(inputs), strict=True)}
+
+    def write(path: Path) -> None:
+        # np.savez takes names as keywords, which fails for an output called "file".
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, result in results.items():
+                with archive.open(f"{name}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, result)
+
+    write_file(output, write)
+    for name, result in results.items():
+        print(f"{name}: {result.dtype}{list(result.shape)}")
+    print(f"wrote {output}")
+
+
+def command_inspect(options: Namespace) -> None:
+    """Print report and manifest of an artefact."""
+    from tvm_ffn.runtime import load
+
+    module = load(options.artefact)
+    if options.json:
+        print(json.dumps({**module.report.to_json(), "manifest": module.manifest.to_json()}, indent=1))
+        return
+    print(module.report.table())
+    print(f"inputs   {', '.join(map(str, module.inputs))}")
+    print(f"outputs  {', '.join(map(str, module.outputs))}")
+    if module.manifest.preprocess is not None:
+        print(f"images   {json.dumps(module.manifest.preprocess)}")
+    print(f"made by  {', '.join(f'{name} {version}' for name, version in module.manifest.versions.items())}")
+    print(f"folder   {module.directory} ({_megabytes(module.directory)})")
+
+
+def command_verify(options: Namespace) -> None:
+    """Compare a module with its fp32 original; a missed gate is an AccuracyError after the figures are printed."""
+    from tvm_ffn.runtime import load
+    from tvm_ffn.verify import verify
+
+    module = load(options.artefact)
+    outcome = verify(module, options.against, options.data, labels=options.labels, limit=options.limit)
+    print(outcome.text())
+    if options.max_drop is not None:
+        outcome.check(options.max_drop)
+
+
+def command_bench(options: Namespace) -> None:
+    """Time a module, on one thread unless ``TVM_NUM_THREADS`` says otherwise."""
+    os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+    from tvm_ffn.bench import bench
+    from tvm_ffn.runtime import load
+
+    result = bench(load(options.artefact), options.against, repeat=options.repeat)
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"module       median {result['median_ms']:.3f} ms, minimum {result['min_ms']:.3f} ms")
+    if "ratio" in result:
+        peer, best = result["onnxruntime_median_ms"], result["onnxruntime_min_ms"]
+        print(f"onnxruntime  median {peer:.3f} ms, minimum {best:.3f} ms")
+        print(f"ratio        {result['ratio']:.3f} (module / onnxruntime fp32)")
+    print(f"batch 1, {result['threads']} thread{'s' * (result['threads'] > 1)}, {result['repeat']} runs")
+
+
+def command_targets(options: Namespace) -> None:
+    """List targets, or the CPU names of an architecture."""
+    from tvm_ffn.targets import ARCHITECTURES, host_options, known_cpus
+
+    if options.cpus is not None:
+        print("\n".join(known_cpus(options.cpus)))
+        return
+    own = host_options()
+    print(f'"llvm"{"":22}this machine: {own["mtriple"]}, {own["mcpu"]} {" ".join(own.get("mattr", []))}'.rstrip())
+    for name, architecture in ARCHITECTURES.items():
+        found = platform.machine() == name or shutil.which(architecture.compiler) is not None
+        needs = "" if found else f" (linking needs Debian's {architecture.package})"
+        print(f'"llvm -mtriple={name}"'.ljust(28) + f"any {name} Linux{needs}")
+    print("narrow one by -mcpu=CPU (tvm-ffn targets --cpus ARCHITECTURE) and -mattr=+feature,-feature;")
+    print("also a TVM tag such as raspberry-pi/4b-aarch64. CUDA is not there yet.")
+
+
+def command_env(options: Namespace) -> None:
+    """Print versions and what was found."""
+    from tvm.target.codegen import llvm_version_major
+
+    from tvm_ffn.factorize.native import library_path
+    from tvm_ffn.targets import host_options
+
+    print(f"tvm_ffn            {__version__}")
+    print(f"python             {platform.python_version()} on {platform.platform()}")
+    for package in ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "openvino"):
+        try:
+            print(f"{package:18} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{package:18} not installed")
+    print(f"LLVM               {llvm_version_major()}")
+    print(f"this machine       {host_options()['mtriple']}, {host_options()['mcpu']}, {os.cpu_count()} processors")
+    print(f"native solver      {library_path() or 'not built: factorising runs in NumPy, slowly'}")
+
+
+def _calibration(options: Namespace) -> Calibration | None:
+    """Open the calibration data, or return None for ``compile`` to say what it needs."""
+    if options.calibration is None and not options.synthetic_calibration:
+        return None
+    from tvm_ffn.calibration import Calibration, open_calibration
+    from tvm_ffn.importer import load_model
+
+    inputs = load_model(options.model).inputs
+    if options.synthetic_calibration:
+        return Calibration.synthetic(inputs, options.limit or SYNTHETIC_SAMPLES, 0)
+    calibration = open_calibration(options.calibration, inputs, preprocess=_preprocess(options), limit=options.limit)
+    if calibration.preprocess is not None:
+        print(f"image preprocessing: {json.dumps(calibration.preprocess.to_json())}")
+    return calibration
+
+
+def _preprocess(options: Namespace) -> Preprocess | None:
+    """Merge --preprocess FILE.json and the single options; None if neither is given."""
+    from tvm_ffn.calibration import Preprocess
+
+    given: dict[str, Any] = {}
+    if options.preprocess is not None:
+        try:
+            given = json.loads(Path(options.preprocess).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read the preprocessing {options.preprocess}: {error}") from error
+        if not isinstance(given, dict):
+            raise ConfigError(f"the preprocessing {options.preprocess} must be a JSON object")
+    named = {"size": options.image_size, "mean": options.mean, "std": options.std, "layout": options.layout}
+    given |= {key: value for key, value in named.items() if value is not None}
+    return Preprocess.from_json(given) if given else None
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.2f} MB"
