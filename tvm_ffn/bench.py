@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm_ffn.errors import FFNError, ModelError
+from tvm_ffn.feeds import random_inputs
 from tvm_ffn.runtime import Module
 
 
@@ -18,7 +19,7 @@ def bench(module: Module, against: str | os.PathLike[str] | None = None, *, repe
     With ``against``, an ONNX model, onnxruntime runs it in fp32 in turn with the module, and ``ratio`` is the module's
     median over onnxruntime's. The number of threads is TVM's (``TVM_NUM_THREADS``, set before TVM starts) for both.
     """
-    inputs = module.random_inputs()
+    inputs = random_inputs(module.inputs)
     runs: dict[str, Callable[[], Any]] = {"module": lambda: module.run(inputs)}
     runs["module"]()
     from tvm import runtime

@@ -124,7 +124,8 @@ def command_bench(options: Namespace) -> None:
 
 def command_targets(options: Namespace) -> None:
     """List targets, or the CPU names of an architecture."""
-    from tvm_ffn.targets import ARCHITECTURES, host_options, known_cpus
+    from tvm_ffn.target_names import ARCHITECTURES, known_cpus
+    from tvm_ffn.targets import host_options
 
     if options.cpus is not None:
         print("\n".join(known_cpus(options.cpus)))

@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ffn import atomic, host
-from tvm_ffn.errors import ArtifactError, DataError, OutputError, TargetError
+from tvm_ffn import atomic, feeds, host
+from tvm_ffn.errors import ArtifactError, OutputError, TargetError
 from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, REPORT_NAME, Manifest, TensorInfo, read_manifest, verify_files
 from tvm_ffn.report import Report
-from tvm_ffn.suggest import did_you_mean
 
 # Hashes of the libraries this process opened, by path: see _library_path.
 _opened: dict[Path, list[str]] = {}
@@ -93,14 +92,14 @@ class Module:
         Names, shapes and dtypes must be those of ``inputs`` exactly (DataError says what differs). A symbolic batch
         runs sample by sample. On a machine the artefact is not for, TargetError.
         """
-        arrays = self._checked(inputs)
-        batch = self._batch(arrays)
+        arrays = feeds.checked(inputs, self.inputs)
+        batch = feeds.batch_size(arrays, self.inputs, self.outputs) if self._manifest.symbolic_batch else 1
         with self._lock:
             if self._machine is None:
                 self._machine, self._buffers = self._start()
-            if batch is None:
+            if batch == 1:
                 return self._run_once(arrays)
-            samples = [self._run_once(self._sample(arrays, index)) for index in range(batch)]
+            samples = [self._run_once(feeds.sample(arrays, self.inputs, index)) for index in range(batch)]
         return [np.concatenate(parts) for parts in zip(*samples, strict=True)]
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
@@ -126,7 +125,7 @@ class Module:
 
         Without ``inputs``, one random sample. Threads are TVM's: ``TVM_NUM_THREADS``.
         """
-        sample = self.random_inputs() if inputs is None else inputs
+        sample = feeds.random_inputs(self.inputs) if inputs is None else inputs
         for _ in range(max(1, warmup)):
             self.run(sample)
         times = []
@@ -142,55 +141,9 @@ class Module:
             "times_ms": times,
         }
 
-    def random_inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return one random sample for every input: standard normal floats, zeros of other types."""
-        rng = np.random.default_rng(seed)
-        sample = {}
-        for info in self.inputs:
-            shape = tuple(dim if isinstance(dim, int) else 1 for dim in info.shape)
-            floating = np.issubdtype(np.dtype(info.dtype), np.floating)
-            sample[info.name] = (rng.standard_normal(shape) if floating else np.zeros(shape)).astype(info.dtype)
-        return sample
-
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
         return f"<tvm_ffn.Module {self._manifest.model}: ({inputs}) -> ({outputs})>"
-
-    def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the arrays in the order of the inputs, contiguous; DataError on any difference."""
-        if not isinstance(inputs, Mapping):
-            raise DataError(f"run takes a mapping of input names to arrays, not {type(inputs).__name__}")
-        names = [info.name for info in self.inputs]
-        for name in inputs:
-            if name not in names:
-                raise DataError(
-                    f"unknown input {name!r}{did_you_mean(str(name), names)}; the model takes {_list(self.inputs)}"
-                )
-        arrays = []
-        for info in self.inputs:
-            if info.name not in inputs:
-                raise DataError(f"the input {info.name!r} is missing; the model takes {_list(self.inputs)}")
-            arrays.append(_checked_array(info, np.asarray(inputs[info.name])))
-        return arrays
-
-    def _batch(self, arrays: list[np.ndarray]) -> int | None:
-        """Return the number of samples to run one by one, or None to run the arrays as they are."""
-        if not self._manifest.symbolic_batch:
-            return None
-        sizes = {info.name: array.shape[0] for info, array in zip(self.inputs, arrays, strict=True) if _batched(info)}
-        if len(set(sizes.values())) > 1:
-            raise DataError(f"the inputs differ in batch size: {sizes}")
-        size = next(iter(sizes.values()))
-        if size == 0:
-            raise DataError("the batch is empty")
-        fixed = [info.name for info in self.outputs if not _batched(info)]
-        if size > 1 and fixed:
-            raise DataError(f"the output {fixed[0]!r} has no batch dimension: run one sample at a time")
-        return None if size == 1 else size
-
-    def _sample(self, arrays: list[np.ndarray], index: int) -> list[np.ndarray]:
-        pairs = zip(self.inputs, arrays, strict=True)
-        return [array[index : index + 1] if _batched(info) else array for info, array in pairs]
 
     def _run_once(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         for buffer, array in zip(self._buffers, arrays, strict=True):
@@ -262,26 +215,3 @@ def check_destination(path: Path) -> None:
                     f"{path} holds files that are not of a compiled model ({min(foreign)}); it is left alone"
                 )
     atomic.check_writable(path)
-
-
-def _checked_array(info: TensorInfo, array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.dtype(info.dtype):
-        raise DataError(f"the input {info.name!r} is {array.dtype}, the model takes {info.dtype}; convert with astype")
-    fits = len(array.shape) == len(info.shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(array.shape, info.shape, strict=True)
-    )
-    if not fits:
-        raise DataError(
-            f"the input {info.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, info.shape))})"
-        )
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise DataError(f"the input {info.name!r} holds NaN or infinite values")
-    return np.ascontiguousarray(array)
-
-
-def _batched(info: TensorInfo) -> bool:
-    return bool(info.shape) and isinstance(info.shape[0], str)
-
-
-def _list(infos: tuple[TensorInfo, ...]) -> str:
-    return ", ".join(map(str, infos))

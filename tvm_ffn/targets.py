@@ -7,37 +7,28 @@ before TVM sees it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tvm_ffn import host
 from tvm_ffn.errors import TargetError
 from tvm_ffn.suggest import did_you_mean
+from tvm_ffn.target_names import (
+    ARCHITECTURES,
+    known_cpus,
+    known_features,
+    llvm_knows_feature,
+    option_types,
+    supported,
+)
 
 if TYPE_CHECKING:
     import tvm.target
 
 
-class Architecture(NamedTuple):
-    """An architecture that can be compiled for."""
-
-    triple: str  # what its bare name means
-    compiler: str  # Debian's cross compiler
-    package: str  # the Debian package with it
-
-
-ARCHITECTURES = {
-    "x86_64": Architecture("x86_64-linux-gnu", "x86_64-linux-gnu-g++", "g++-x86-64-linux-gnu"),
-    "aarch64": Architecture("aarch64-linux-gnu", "aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"),
-}
 _PLANNED_KINDS = ("cuda",)
-# Options of every kind that make no sense in what a user writes.
-_INTERNAL_OPTIONS = {"from_device", "target_device_type"}
 
 
 def parse_target(target: str | Mapping[str, Any] | tvm.target.Target) -> tvm.target.Target:
@@ -115,17 +106,6 @@ def cross_compiler(target: tvm.target.Target) -> Callable[..., None]:
     return cc.cross_compiler(compiler)
 
 
-def known_cpus(architecture: str) -> list[str]:
-    """Return LLVM's CPU names for "x86_64" or "aarch64"."""
-    from tvm.target import Target
-    from tvm.target.codegen import llvm_get_cpu_archlist
-
-    return [
-        str(cpu)
-        for cpu in llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": ARCHITECTURES[architecture].triple}))
-    ]
-
-
 @cache
 def host_options() -> dict[str, Any]:
     """Return the options of this machine's target.
@@ -136,7 +116,7 @@ def host_options() -> dict[str, Any]:
     from tvm.target.codegen import llvm_get_system_cpu
 
     if host.machine() not in ARCHITECTURES:
-        raise TargetError(f"this machine ({host.machine()}) is not supported; name a target: {_supported()}")
+        raise TargetError(f"this machine ({host.machine()}) is not supported; name a target: {supported()}")
     options: dict[str, Any] = {
         "kind": "llvm",
         "mtriple": ARCHITECTURES[host.machine()].triple,
@@ -160,7 +140,7 @@ def _parse_string(text: str) -> dict[str, Any]:
         else:
             options["kind"] = first
     _check_kind(options)
-    types = _option_types()
+    types = option_types()
     for word in words:
         key, equals, value = word.lstrip("-").partition("=")
         if not word.startswith("-"):
@@ -214,21 +194,9 @@ def _check_kind(options: Mapping[str, Any]) -> None:
     if kind == "llvm":
         return
     if kind in _PLANNED_KINDS:
-        raise TargetError(f'the target "{kind}" is not there yet; this version compiles for CPUs: {_supported()}')
+        raise TargetError(f'the target "{kind}" is not there yet; this version compiles for CPUs: {supported()}')
     hint = did_you_mean(str(kind), ["llvm", *_PLANNED_KINDS, *ARCHITECTURES])
-    raise TargetError(f"unknown target kind {kind!r}{hint}; this version compiles for CPUs: {_supported()}")
-
-
-def _supported() -> str:
-    return '"llvm" (this machine), ' + ", ".join(f'"llvm -mtriple={name}"' for name in ARCHITECTURES)
-
-
-@cache
-def _option_types() -> dict[str, str]:
-    from tvm.target.target import TargetKind
-
-    types = {str(key): str(kind) for key, kind in TargetKind.options_from_name("llvm").items()}
-    return {key: kind for key, kind in types.items() if key not in _INTERNAL_OPTIONS}
+    raise TargetError(f"unknown target kind {kind!r}{hint}; this version compiles for CPUs: {supported()}")
 
 
 def _check_key(key: str, types: Mapping[str, str]) -> None:
@@ -238,7 +206,7 @@ def _check_key(key: str, types: Mapping[str, str]) -> None:
 
 def _check_options(options: dict[str, Any]) -> None:
     options.setdefault("kind", "llvm")
-    types = _option_types()
+    types = option_types()
     for key, value in options.items():
         if key == "kind":
             continue
@@ -253,11 +221,11 @@ def _checked_triple(triple: str) -> str:
     architecture = host.architecture(triple)
     if architecture not in ARCHITECTURES:
         hint = did_you_mean(architecture, ARCHITECTURES)
-        raise TargetError(f"unknown or unsupported architecture in the triple {triple!r}{hint}; use {_supported()}")
+        raise TargetError(f"unknown or unsupported architecture in the triple {triple!r}{hint}; use {supported()}")
     if triple.lower() in (architecture, "amd64", "x86-64", "arm64"):
         return ARCHITECTURES[architecture].triple
     if "linux" not in triple or "android" in triple or "musl" in triple:
-        raise TargetError(f"the triple {triple!r} is not supported: only Linux with glibc ({_supported()})")
+        raise TargetError(f"the triple {triple!r} is not supported: only Linux with glibc ({supported()})")
     return triple
 
 
@@ -289,41 +257,7 @@ def _check_features(options: Mapping[str, Any]) -> None:
         name = str(attribute)[1:]
         if str(attribute)[:1] not in ("+", "-") or not name:
             raise TargetError(f"the feature {attribute!r} in -mattr must start with + or -, for example +{attribute}")
-        known = _known_features(options["mtriple"])
-        if name not in known and not _llvm_knows_feature(options["mtriple"], name):
+        known = known_features(options["mtriple"])
+        if name not in known and not llvm_knows_feature(options["mtriple"], name):
             architecture = host.architecture(options["mtriple"])
             raise TargetError(f"unknown CPU feature {attribute!r} for {architecture}{did_you_mean(name, known)}")
-
-
-@cache
-def _known_features(triple: str) -> frozenset[str]:
-    """The features that any CPU of the architecture has (LLVM lists features by CPU only)."""
-    from tvm.target import Target
-    from tvm.target.codegen import llvm_get_cpu_features
-
-    cpus = known_cpus(host.architecture(triple))
-    return frozenset().union(
-        *(llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": c})) for c in cpus)
-    )
-
-
-def _llvm_knows_feature(triple: str, name: str) -> bool:
-    """Ask LLVM, which also knows features no CPU has; it writes a complaint about those it doesn't know."""
-    from tvm.target import Target
-    from tvm.target.codegen import llvm_get_cpu_features
-
-    with _silent_stderr():
-        return name in llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mattr": [f"+{name}"]}))
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as null:
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

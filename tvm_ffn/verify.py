@@ -89,9 +89,14 @@ def verify(
     samples = open_calibration(data, module.inputs, preprocess=preprocess, limit=limit)
     truth = None if labels is None else read_labels(Path(labels), Path(data), len(samples))
     reference = Interpreter(imported.mod)
+    # A Relax parameter may be named differently from the ONNX input of the same position.
+    params = dict(
+        zip((info.name for info in module.inputs), (p.name for p in imported.mod["main"].params), strict=True)
+    )
     comparison = _Comparison([info.name for info in module.outputs], truth)
     for sample in progress(single_samples(samples, module.inputs), "verifying", len(samples)):
-        comparison.add(reference.run(sample), module.run(sample))
+        expected = reference.run({params[name]: array for name, array in sample.items()})
+        comparison.add(expected, module.run(sample))
     return comparison.result()
 
 
