@@ -17,6 +17,8 @@ from tvm_ffn.errors import ConfigError, DataError
 from tvm_ffn.version import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tvm_ffn.calibration import Calibration, Preprocess
 
 SYNTHETIC_SAMPLES = 32
@@ -54,11 +56,7 @@ def command_run(options: Namespace) -> None:
     output = Path(options.output).absolute()
     check_writable(output)
     module = load(options.artefact)
-    try:
-        with np.load(options.input, allow_pickle=False) as arrays:
-            inputs = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cannot read {options.input} as an .npz file of arrays: {error}") from error
+    inputs = _read_arrays(options.input)
     results = {info.name: result for info, result in zip(module.outputs, module.run(inputs), strict=True)}
 
     def write(path: Path) -> None:
@@ -190,6 +188,18 @@ def _preprocess(options: Namespace) -> Preprocess | None:
     named = {"size": options.image_size, "mean": options.mean, "std": options.std, "layout": options.layout}
     given |= {key: value for key, value in named.items() if value is not None}
     return Preprocess.from_json(given) if given else None
+
+
+def _read_arrays(path: str) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is damaged or no .npz file of arrays") from error
 
 
 def _megabytes(folder: Path) -> str:
