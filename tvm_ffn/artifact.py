@@ -43,6 +43,7 @@ def stage(
     TargetError, a full disk an OutputError; nothing is left then.
     """
     link = targets.cross_compiler(target)
+    _check_space(Path(tempfile.gettempdir()), report)
     with output_errors(Path(tempfile.gettempdir())):
         folder = Path(tempfile.mkdtemp(prefix="tvm_ffn-"))
         try:
@@ -65,6 +66,18 @@ def stage(
             shutil.rmtree(folder, ignore_errors=True)
             raise
     return folder
+
+
+def _check_space(folder: Path, report: Report) -> None:
+    """Refuse a disk that is too full: LLVM ends the process when it cannot write an object file.
+
+    Weights pass through object files, the linker and the library; code takes a few megabytes.
+    """
+    needed, free = (32 << 20) + 4 * int(report.totals["weight_bytes"]), shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {free >> 20} MB free, compiling needs {needed >> 20} MB: set TMPDIR to another disk"
+        )
 
 
 def _export(executable: tvm.runtime.Executable, path: Path, link: Any) -> None:

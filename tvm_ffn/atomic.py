@@ -46,7 +46,6 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder")
         path = path.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(path) as folder:
             temporary = folder / path.name
             write(temporary)
@@ -60,7 +59,6 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """
     with output_errors(path):
         path = path.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(path) as folder:
             new, old = folder / "new", folder / "old"
             new.mkdir()
@@ -78,9 +76,17 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    """Make a folder on the destination's file system, gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    """Make a folder on the destination's file system, gone at the end; after a failure its new parents are gone too."""
+    created = [parent for parent in path.parents if not parent.exists()]
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+    except BaseException:
+        for parent in created:
+            with contextlib.suppress(OSError):  # not made yet, or somebody else's by now
+                parent.rmdir()
+        raise

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,6 +201,23 @@ def test_interrupted_save_leaves_the_old_artefact(saved: Path, error: BaseExcept
         atomic.write_folder(saved, fill)
     load(saved)
     assert [entry.name for entry in saved.parent.iterdir()] == ["out"]
+
+
+def test_failed_save_leaves_no_parents(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        atomic.write_folder(tmp_path / "new" / "parents" / "out", fill)
+    with pytest.raises(OutputError, match="No space left"):
+        atomic.write_file(tmp_path / "new" / "y.npz", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_temporary_disk_is_refused_before_llvm_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    with pytest.raises(OutputError, match="1 MB free, compiling needs 32 MB: set TMPDIR"):
+        stage()
 
 
 def test_failed_rename_restores_the_old_artefact(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
