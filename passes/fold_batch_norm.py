@@ -38,7 +38,7 @@ BINARY_OPS = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide")
 
 @dataclass(frozen=True)
 class Affine:
-    """y = scale * source + shift, one float64 value for each index of ``axis``; source: a layer's call or a variable."""
+    """y = scale * source + shift, one float64 value an index of ``axis``; source: a layer's call or a variable."""
 
     source: relax.Expr
     scale: np.ndarray
@@ -177,7 +177,7 @@ def _scaled(call: relax.Call, scale: np.ndarray) -> relax.Call:
 
 
 def _along_one_axis(constant: np.ndarray, shape: list[int], fallback: int) -> tuple[np.ndarray, int] | None:
-    """A constant broadcast against ``shape`` as one value for each index of one axis, and that axis; None if it is not."""
+    """A constant broadcast against ``shape`` as one value an index of one axis, with that axis; None if it is not."""
     if constant.ndim > len(shape):
         return None
     full = [1] * (len(shape) - constant.ndim) + list(constant.shape)

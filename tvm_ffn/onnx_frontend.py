@@ -98,7 +98,7 @@ def _conv(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
 
 
 def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any, dilation: Any) -> list[int]:
-    """[top, left, bottom, right]; SAME gives ceil(size / stride) outputs, the odd pixel last (UPPER) or first (LOWER)."""
+    """[top, left, bottom, right]; SAME gives ceil(size / stride) outputs, the odd pixel last (UPPER) or first."""
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if mode == "NOTSET":
         return list(attrs.get("pads", (0, 0, 0, 0)))
