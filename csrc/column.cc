@@ -1,17 +1,12 @@
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "solver.h"
-#include "team.h"
 #include "vector_ops.h"
 
 namespace tvm_ffn {
 namespace {
-
-constexpr int64_t kRows = 32;     // rows of L^-1 handed out at a time
-constexpr int64_t kColumns = 64;  // a multiple of every vector width and unrolling
 
 /*! Coordinate descent on y^T G y / 2 - t^T y from y; s = t - G y is kept up to date. */
 void Descend(const float* gram, int64_t k, float* s, float* y, int64_t passes) {
@@ -37,11 +32,11 @@ double Value(const float* t, const float* s, const float* y, int64_t k) {
   return sum;
 }
 
-/*! rows [begin, end) of q = L^-1 t; L^-1 is lower triangular with zeros stored above the diagonal. */
-void ForwardRows(const float* inverse, int64_t k, const float* t, int64_t begin, int64_t end, float* q) {
-  int64_t i = begin;
-  for (; i + 4 <= end; i += 4) Dot4(inverse + i * k, k, t, i + 4, q + i);
-  for (; i < end; ++i) q[i] = Dot(inverse + i * k, t, i + 1);
+/*! q = L^-1 t; L^-1 is lower triangular with zeros stored above the diagonal. */
+void ForwardSubstitute(const float* inverse, int64_t k, const float* t, float* q) {
+  int64_t i = 0;
+  for (; i + 4 <= k; i += 4) Dot4(inverse + i * k, k, t, i + 4, q + i);
+  for (; i < k; ++i) q[i] = Dot(inverse + i * k, t, i + 1);
 }
 
 /*!
@@ -56,71 +51,39 @@ void NearestPlane(const float* lower, int64_t k, float* q, float* z) {
   }
 }
 
-/*! s = t - G z over columns [begin, end) */
-void Residual(const float* gram, int64_t k, const float* t, const float* z, int64_t begin, int64_t end, float* s) {
-  std::copy(t + begin, t + end, s + begin);
-  float alpha[4];
-  const float* rows[4];
-  int held = 0;
-  for (int64_t i = 0; i < k; ++i) {
-    if (z[i] == 0.f) continue;
-    alpha[held] = -z[i];
-    rows[held++] = gram + i * k + begin;
-    if (held == 4) {
-      Axpy4(alpha, rows, s + begin, end - begin);
-      held = 0;
-    }
-  }
-  for (int r = 0; r < held; ++r) Axpy(alpha[r], rows[r], s + begin, end - begin);
+/*! s = t - G z */
+void Residual(const float* gram, int64_t k, const float* t, const float* z, float* s) {
+  std::copy(t, t + k, s);
+  AddRows(gram, k, k, z, -1.f, 0, k, s);
 }
 
 }  // namespace
 
 int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse, int64_t k, const float* feed,
-                    int64_t b, const float* previous, float* target, float* y, int64_t passes, int threads) {
-  std::vector<float> q(k), z(k), sz(k), sy(k), chosen(k);
-  Barrier barrier(threads);
-  std::atomic<int64_t> next_rows{0};
+                    int64_t b, const float* previous, float* target, float* y, int64_t passes) {
+  std::vector<float> t(k), q(k), rounded(k), s_rounded(k), kept(k), s_kept(k);
   int64_t changes = 0;
-
-  RunTeam(threads, [&](int thread) {
-    const auto [column_begin, column_end] = Share(k, kColumns, threads, thread);
-    std::vector<float> t(k);
-    for (int64_t j = 0; j < b; ++j) {
-      // Each thread has its own copy of t_j; the rows s_i, i < j, are final.
-      std::copy(target + j * k, target + (j + 1) * k, t.begin());
-      for (int64_t i = 0; i < j; ++i) {
-        if (feed[i * b + j] != 0.f) Axpy(-feed[i * b + j], target + i * k, t.data(), k);
-      }
-      // Thread 0 descends from the previous column while the others begin q = L^-1 t, then helps.
-      if (thread == 0) {
-        for (int64_t i = 0; i < k; ++i) sy[i] = t[i] - previous[j * k + i];
-        std::copy(y + j * k, y + (j + 1) * k, chosen.begin());
-        Descend(gram, k, sy.data(), chosen.data(), passes);
-      }
-      for (int64_t begin = next_rows.fetch_add(kRows); begin < k; begin = next_rows.fetch_add(kRows)) {
-        ForwardRows(inverse, k, t.data(), begin, std::min(k, begin + kRows), q.data());
-      }
-      barrier.Wait();
-      if (thread == 0) {
-        next_rows.store(0);
-        NearestPlane(lower, k, q.data(), z.data());
-      }
-      barrier.Wait();
-      Residual(gram, k, t.data(), z.data(), column_begin, column_end, sz.data());
-      barrier.Wait();
-      if (thread == 0) {
-        Descend(gram, k, sz.data(), z.data(), passes);
-        const bool rounded_wins = Value(t.data(), sz.data(), z.data(), k) < Value(t.data(), sy.data(), chosen.data(), k);
-        const std::vector<float>& best = rounded_wins ? z : chosen;
-        const std::vector<float>& residual = rounded_wins ? sz : sy;
-        for (int64_t i = 0; i < k; ++i) changes += best[i] != y[j * k + i];
-        std::copy(best.begin(), best.end(), y + j * k);
-        std::copy(residual.begin(), residual.end(), target + j * k);
-      }
-      barrier.Wait();
+  for (int64_t j = 0; j < b; ++j) {
+    float *tj = target + j * k, *yj = y + j * k;
+    std::copy(tj, tj + k, t.begin());
+    for (int64_t i = 0; i < j; ++i) {
+      if (feed[i * b + j] != 0.f) Axpy(-feed[i * b + j], target + i * k, t.data(), k);
     }
-  });
+    for (int64_t i = 0; i < k; ++i) s_kept[i] = t[i] - previous[j * k + i];
+    std::copy(yj, yj + k, kept.begin());
+    Descend(gram, k, s_kept.data(), kept.data(), passes);
+
+    ForwardSubstitute(inverse, k, t.data(), q.data());
+    NearestPlane(lower, k, q.data(), rounded.data());
+    Residual(gram, k, t.data(), rounded.data(), s_rounded.data());
+    Descend(gram, k, s_rounded.data(), rounded.data(), passes);
+
+    const bool wins = Value(t.data(), s_rounded.data(), rounded.data(), k) < Value(t.data(), s_kept.data(), kept.data(), k);
+    const std::vector<float>&best = wins ? rounded : kept, &residual = wins ? s_rounded : s_kept;
+    for (int64_t i = 0; i < k; ++i) changes += best[i] != yj[i];
+    std::copy(best.begin(), best.end(), yj);
+    std::copy(residual.begin(), residual.end(), tj);
+  }
   return changes;
 }
 

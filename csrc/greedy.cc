@@ -11,23 +11,6 @@ constexpr int64_t kRows = 4;      // rows of one Dot4
 constexpr int64_t kColumns = 64;  // a multiple of every vector width and unrolling
 constexpr double kExhausted = 1e-12;  // of |R|^2 at the start: below float32's resolution
 
-/*! out[j] += sum_i weight_i r_ij over columns [begin, end), rows of weight 0 skipped. */
-void AddRows(const float* r, int64_t m, int64_t n, const float* weight, int64_t begin, int64_t end, float* out) {
-  float alpha[4];
-  const float* rows[4];
-  int held = 0;
-  for (int64_t i = 0; i < m; ++i) {
-    if (weight[i] == 0.f) continue;
-    alpha[held] = weight[i];
-    rows[held++] = r + i * n + begin;
-    if (held == 4) {
-      Axpy4(alpha, rows, out + begin, end - begin);
-      held = 0;
-    }
-  }
-  for (int q = 0; q < held; ++q) Axpy(alpha[q], rows[q], out + begin, end - begin);
-}
-
 /*! out_i = r_i . v for rows [begin, end); begin is a multiple of kRows. */
 void MultiplyRows(const float* r, int64_t n, const float* v, int64_t begin, int64_t end, float* out) {
   int64_t i = begin;
@@ -72,7 +55,7 @@ void Greedy(float* r, int64_t m, int64_t n, int64_t k, const float* fallback, fl
           // R^T x moves only with the rows whose x changed.
           for (int64_t i = 0; i < m; ++i) step[i] = xc[i] - previous[i];
           previous = xc;
-          AddRows(r, m, n, step.data(), column_begin, column_end, by_column.data());
+          AddRows(r, m, n, step.data(), 1.f, column_begin, column_end, by_column.data());
           barrier.Wait();
           const Support sy = FitTernary(by_column.data(), n, yc.data());
           if (sx.count == 0 || sy.count == 0) {

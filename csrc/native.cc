@@ -1,4 +1,4 @@
-// Bindings: checks shapes and types, releases nothing else. Loaded by tvm_ffn/factorize/native.py.
+// Bindings that check shapes and types. Loaded by tvm_ffn/factorize/native.py.
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
@@ -49,11 +49,11 @@ int64_t BindWeightedBlock(TensorView gram, TensorView h, TensorView s, TensorVie
 }
 
 int64_t BindColumnBlock(TensorView gram, TensorView lower, TensorView inverse, TensorView feed, TensorView previous,
-                        TensorView target, TensorView y, int64_t passes, int64_t threads) {
+                        TensorView target, TensorView y, int64_t passes) {
   const int64_t b = target.size(0), k = target.size(1);
   return ColumnBlock(Data(gram, "gram", {k, k}), Data(lower, "lower", {k, k}), Data(inverse, "inverse", {k, k}), k,
                      Data(feed, "feed", {b, b}), b, Data(previous, "previous", {b, k}), Data(target, "target", {b, k}),
-                     Data(y, "y", {b, k}), passes, Threads(threads));
+                     Data(y, "y", {b, k}), passes);
 }
 
 }  // namespace

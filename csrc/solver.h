@@ -42,7 +42,7 @@ int64_t WeightedBlock(const float* gram, int64_t k, const float* h, int64_t b, f
  * target: b x k, t_j on entry and s_j on exit; y: b x k in place.
  */
 int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse, int64_t k, const float* feed,
-                    int64_t b, const float* previous, float* target, float* y, int64_t passes, int threads);
+                    int64_t b, const float* previous, float* target, float* y, int64_t passes);
 
 }  // namespace tvm_ffn
 

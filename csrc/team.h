@@ -12,7 +12,7 @@
 
 namespace tvm_ffn {
 
-/*! A reusable barrier: spins shortly, because phases last microseconds, then yields to whoever needs the core. */
+/*! A reusable barrier: spins shortly, because phases last microseconds, then sleeps and leaves the core to others. */
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
@@ -22,14 +22,17 @@ class Barrier {
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
       arrived_.store(0, std::memory_order_relaxed);
       phase_.store(phase + 1, std::memory_order_release);
+      phase_.notify_all();
       return;
     }
-    for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
-      if (spin > 4000) std::this_thread::yield();
+    for (int spin = 0; spin < kSpins; ++spin) {
+      if (phase_.load(std::memory_order_acquire) != phase) return;
     }
+    phase_.wait(phase, std::memory_order_acquire);
   }
 
  private:
+  static constexpr int kSpins = 40000;  // some 20 microseconds
   const int size_;
   std::atomic<int> arrived_{0};
   std::atomic<int64_t> phase_{0};

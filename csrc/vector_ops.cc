@@ -44,6 +44,23 @@ TVM_FFN_MULTIVERSION void Axpy4(const float* alpha, const float* const* x, float
   for (int64_t j = 0; j < n; ++j) y[j] += (a[j] * f0 + b[j] * f1) + (c[j] * f2 + d[j] * f3);
 }
 
+void AddRows(const float* a, int64_t m, int64_t n, const float* weight, float factor, int64_t begin, int64_t end,
+             float* out) {
+  float alpha[4];
+  const float* rows[4];
+  int held = 0;
+  for (int64_t i = 0; i < m; ++i) {
+    if (weight[i] == 0.f) continue;
+    alpha[held] = factor * weight[i];
+    rows[held++] = a + i * n + begin;
+    if (held == 4) {
+      Axpy4(alpha, rows, out + begin, end - begin);
+      held = 0;
+    }
+  }
+  for (int r = 0; r < held; ++r) Axpy(alpha[r], rows[r], out + begin, end - begin);
+}
+
 TVM_FFN_MULTIVERSION void AxpyWithSums(float alpha, const float* __restrict x, float* __restrict y, int64_t n,
                                        float* sum, float* squares) {
   float s = 0.f, q = 0.f;

@@ -28,6 +28,10 @@ void Axpy4(const float* alpha, const float* const* x, float* y, int64_t n);
 /*! y += alpha x; returns the new sum of y in *sum and of its squares in *squares. */
 void AxpyWithSums(float alpha, const float* x, float* y, int64_t n, float* sum, float* squares);
 
+/*! out_j += factor sum_i weight_i a_ij for columns j in [begin, end) of a (m x n); rows of weight 0 are skipped. */
+void AddRows(const float* a, int64_t m, int64_t n, const float* weight, float factor, int64_t begin, int64_t end,
+             float* out);
+
 /*!
  * z in {-1,0,1}^n that maximises (s . z)^2 / (z . z) by threshold iteration: the best support is
  * {|s_j| > t} with t half the mean of |s| over it, so t <- mean(|s|, |s| > t) / 2 from t = 0 rises to a

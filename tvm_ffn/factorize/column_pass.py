@@ -12,23 +12,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_ffn.factorize.loops import Loops, Matrix, blocks
-from tvm_ffn.factorize.target import inverse_lower
+from tvm_ffn.factorize.backend import Backend, blocks
+from tvm_ffn.factorize.products import Matrix
 
-COLUMNS_PER_BLOCK = 64
+COLUMNS_PER_BLOCK = 128
 DESCENT_PASSES = 3
 LATTICE_RIDGE = 0.03
 """Relative to the mean diagonal of G: what makes the rounding stable although G has rank m < k."""
 
 
 def column_pass(
-    left: Matrix, w: Matrix, y: Matrix, order: NDArray[np.intp], feedback: Matrix, *, loops: Loops
+    left: Matrix, w: Matrix, y: Matrix, order: NDArray[np.intp], feedback: Matrix, *, backend: Backend
 ) -> Matrix:
     """A new Y (k, n) for ``left`` = V^T (k, m) and ``w`` (m, n), from the previous ``y``.
 
     ``order`` and ``feedback`` (U) come from `error_feedback`. Terms without a scale are left empty.
     """
-    gram = left @ left.T
+    gram = backend.matmul(left, left.T)
     norms = np.diag(gram)
     # Nearest plane goes from the last coordinate to the first: the largest terms are rounded first.
     terms = np.argsort(norms, kind="stable")
@@ -38,26 +38,26 @@ def column_pass(
         return result
     v = np.ascontiguousarray(left[terms])
     gram = np.ascontiguousarray(gram[np.ix_(terms, terms)])
-    lower, inverse = _lattice(gram)
+    lower, inverse = _lattice(gram, backend)
     targets = np.ascontiguousarray(w[:, order].T)
     columns = np.ascontiguousarray(y[np.ix_(terms, order)].T)
     for block in blocks(len(order), COLUMNS_PER_BLOCK):
         u = feedback[block, block]
         feed = np.ascontiguousarray(np.triu(u, 1) / np.diag(u)[:, None])
-        target = targets[block] @ v.T
+        target = backend.matmul(targets[block], v.T)
         chosen = columns[block]
-        loops.column_block(gram, lower, inverse, feed, chosen @ gram, target, chosen, DESCENT_PASSES)
+        backend.column_block(gram, lower, inverse, feed, backend.matmul(chosen, gram), target, chosen, DESCENT_PASSES)
         if block.stop < len(order):
-            errors = np.linalg.solve(u.T, targets[block] - chosen @ v)
-            targets[block.stop :] -= feedback[block, block.stop :].T @ errors
+            errors = np.linalg.solve(u.T, targets[block] - backend.matmul(chosen, v))
+            targets[block.stop :] -= backend.matmul(feedback[block, block.stop :].T, errors)
     result[np.ix_(terms, order)] = columns.T
     return result
 
 
-def _lattice(gram: Matrix) -> tuple[Matrix, Matrix]:
+def _lattice(gram: Matrix, backend: Backend) -> tuple[Matrix, Matrix]:
     """L with ``L L^T = G + r I`` and its inverse, both (k, k) lower triangular."""
     k = len(gram)
     ridged = gram.astype(np.float64)
     ridged[np.arange(k), np.arange(k)] += LATTICE_RIDGE * np.trace(ridged) / k
-    lower = np.linalg.cholesky(ridged)
-    return lower.astype(np.float32), inverse_lower(lower).astype(np.float32)
+    lower = backend.cholesky(ridged)
+    return lower.astype(np.float32), backend.inverse_lower(lower).astype(np.float32)

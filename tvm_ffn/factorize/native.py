@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
-from tvm_ffn.factorize.loops import Loops, Matrix
-from tvm_ffn.factorize.reference import NumpyLoops
+from tvm_ffn.factorize.backend import Backend
+from tvm_ffn.factorize.products import Matrix, default_threads
+from tvm_ffn.factorize.reference import NumpyBackend
 
 LIBRARY = "libtvm_ffn_native.so"
 
@@ -47,25 +47,21 @@ def _library() -> Any | None:
     return tvm_ffi.load_module(str(path))
 
 
-def default_threads() -> int:
-    """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def loops(threads: int | None = None) -> Loops:
-    """The fastest loops there are: native, or NumPy's with one warning."""
+def fastest_backend(threads: int | None = None) -> Backend:
+    """The native loops, or NumPy's (with one warning) where they are not built; ``threads`` None: all cores."""
     library = _library()
-    return NumpyLoops() if library is None else NativeLoops(library, threads or default_threads())
+    count = threads or default_threads()
+    return NumpyBackend(count) if library is None else NativeBackend(library, count)
 
 
-class NativeLoops:
-    """`Loops` in C++; results do not depend on ``threads``."""
+class NativeBackend(Backend):
+    """`Backend` in C++; results do not depend on ``threads``."""
 
     name = "native"
 
     def __init__(self, library: Any, threads: int) -> None:
+        super().__init__(threads)
         self._library = library
-        self._threads = threads
 
     def greedy(
         self, residual: Matrix, fallback: Matrix, x: Matrix, y: Matrix, d: Matrix, max_iterations: int, tolerance: float
@@ -92,4 +88,4 @@ class NativeLoops:
         y: Matrix,
         passes: int,
     ) -> int:
-        return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes, self._threads))
+        return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm_ffn.factorize.loops import Matrix
+from tvm_ffn.factorize.backend import Backend
+from tvm_ffn.factorize.products import Matrix
 
 EXHAUSTED = 1e-12
 """A residual below this share of the first energy is float32 noise: no further term is fitted to it."""
@@ -63,10 +64,13 @@ def _descend(gram: Matrix, s: Matrix, y: Matrix, passes: int) -> None:
             return
 
 
-class NumpyLoops:
-    """`Loops` in NumPy."""
+class NumpyBackend(Backend):
+    """`Backend` in NumPy."""
 
     name = "numpy"
+
+    def __init__(self, threads: int = 1) -> None:
+        super().__init__(threads)
 
     def greedy(
         self, residual: Matrix, fallback: Matrix, x: Matrix, y: Matrix, d: Matrix, max_iterations: int, tolerance: float

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvm_ffn.factorize.loops import Matrix
+from tvm_ffn.factorize.products import Matrix, Products
 from tvm_ffn.factorize.state import State
 
 SCALE_RIDGE = 1e-6
@@ -26,10 +26,10 @@ class Moments:
     cross: Matrix
 
     @staticmethod
-    def of(y: Matrix, h: Matrix | None, wh: Matrix) -> Moments:
+    def of(y: Matrix, h: Matrix | None, wh: Matrix, products: Products) -> Moments:
         """From ``y`` (k, n), ``h`` (n, n; None is the identity) and ``wh`` = W H (m, n)."""
-        weighted = y if h is None else y @ h
-        return Moments(weighted @ y.T, y @ wh.T)
+        weighted = y if h is None else products.matmul(y, h)
+        return Moments(products.matmul(weighted, y.T), products.matmul(y, wh.T))
 
 
 def refit_terms(state: State, moments: Moments) -> None:
@@ -54,12 +54,12 @@ def refit_rows(state: State, moments: Moments) -> None:
     state.a[fits] = numerator[fits] / denominator[fits]
 
 
-def relative_error(w: Matrix, approximation: Matrix, h: Matrix | None) -> float:
+def relative_error(w: Matrix, approximation: Matrix, h: Matrix | None, products: Products) -> float:
     """``sqrt(tr(E H E^T) / tr(W H W^T))``: the relative error of the responses; 0 when both are zero."""
     error = w - approximation
-    return float(np.sqrt(max(energy(error, h), 0.0) / max(energy(w, h), np.finfo(np.float64).tiny)))
+    return float(np.sqrt(max(energy(error, h, products), 0.0) / max(energy(w, h, products), np.finfo(np.float64).tiny)))
 
 
-def energy(w: Matrix, h: Matrix | None) -> float:
+def energy(w: Matrix, h: Matrix | None, products: Products) -> float:
     """``tr(W H W^T)``."""
-    return float(np.einsum("ij,ij->", w if h is None else w @ h, w, dtype=np.float64))
+    return float(np.einsum("ij,ij->", w if h is None else products.matmul(w, h), w, dtype=np.float64))

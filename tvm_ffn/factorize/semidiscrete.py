@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm_ffn.factorize.loops import Loops, Matrix, blocks
+from tvm_ffn.factorize.backend import Backend, blocks
+from tvm_ffn.factorize.products import Matrix
 from tvm_ffn.factorize.state import State
 
 TERMS_PER_BLOCK = 32
@@ -18,7 +19,7 @@ GREEDY_ITERATIONS = 1000
 GREEDY_TOLERANCE = 1e-3
 
 
-def semidiscrete(w: Matrix, rank: int, *, sweeps: int, seed: int, normalize: bool, loops: Loops) -> State:
+def semidiscrete(w: Matrix, rank: int, *, sweeps: int, seed: int, normalize: bool, backend: Backend) -> State:
     """Decompose ``w`` (m, n) into ``rank`` terms; ``normalize`` divides the rows by their root mean square into ``a``.
 
     ``seed`` draws the start that replaces the vector of ones where a residual's rows sum to zero.
@@ -31,21 +32,21 @@ def semidiscrete(w: Matrix, rank: int, *, sweeps: int, seed: int, normalize: boo
     target = np.ascontiguousarray(w / a[:, None])
     state = State(np.zeros((rank, m), np.float32), np.zeros(rank, np.float32), np.zeros((rank, n), np.float32), a)
     fallback = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=n)
-    loops.greedy(target.copy(), fallback, state.x, state.y, state.d, GREEDY_ITERATIONS, GREEDY_TOLERANCE)
+    backend.greedy(target.copy(), fallback, state.x, state.y, state.d, GREEDY_ITERATIONS, GREEDY_TOLERANCE)
     for _ in range(sweeps):
-        changes = _sweep(state.y, target.T, state.x, state.d, loops)
-        changes += _sweep(state.x, target, state.y, state.d, loops)
+        changes = _sweep(state.y, target.T, state.x, state.d, backend)
+        changes += _sweep(state.x, target, state.y, state.d, backend)
         if changes == 0:
             break
     return state
 
 
-def _sweep(fixed: Matrix, target: Matrix, z: Matrix, d: Matrix, loops: Loops) -> int:
+def _sweep(fixed: Matrix, target: Matrix, z: Matrix, d: Matrix, backend: Backend) -> int:
     """Fit every row of ``z`` (k, n) and its scale in turn: ``target ~ fixed^T diag(d) z``; z and d in place."""
     gram = fixed @ fixed.T
-    correlation = fixed @ target
+    correlation = backend.matmul(fixed, target)
     changes = 0
     for block in blocks(len(d), TERMS_PER_BLOCK):
-        s = correlation[block] - (gram[block] * d) @ z
-        changes += loops.joint_block(np.ascontiguousarray(gram[block, block]), s, z[block], d[block])
+        s = correlation[block] - backend.matmul(gram[block] * d, z)
+        changes += backend.joint_block(np.ascontiguousarray(gram[block, block]), s, z[block], d[block])
     return changes

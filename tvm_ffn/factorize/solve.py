@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tvm_ffn.errors import ConfigError
+from tvm_ffn.factorize.backend import Backend
 from tvm_ffn.factorize.factors import Factors
-from tvm_ffn.factorize.loops import Loops, Matrix
-from tvm_ffn.factorize.native import loops as fastest_loops
+from tvm_ffn.factorize.native import fastest_backend
+from tvm_ffn.factorize.products import Matrix, Products, default_threads, single_threaded_blas
 from tvm_ffn.factorize.refit import Moments, refit_terms, relative_error
 from tvm_ffn.factorize.response import solve_response
 from tvm_ffn.factorize.semidiscrete import semidiscrete
@@ -28,7 +29,7 @@ def factorize(
     sweeps: int = 5,
     seed: int = 0,
     threads: int | None = None,
-    loops: Loops | None = None,
+    backend: Backend | None = None,
 ) -> Factors:
     """Factorise ``w`` (m, n) into ``rank`` ternary terms: ``W ~ diag(a) X diag(d) Y^T``.
 
@@ -36,7 +37,7 @@ def factorize(
     Frobenius error, a = 1), or "response", which minimises ``tr(E H E^T)`` with H = ``gram`` (n, n), the ridged
     covariance of the layer's inputs (None: the identity). ``sweeps`` and ``rounds`` bound the refinement of the two;
     ``seed`` matters only for weights whose rows sum to zero; ``threads`` (default: all cores of this process)
-    changes the time, not the result; ``loops`` replaces the native inner loops, e.g. by the NumPy reference.
+    changes the time, not the result; ``backend`` replaces the native inner loops, e.g. by `reference.NumpyBackend`.
     Raises ConfigError for weights or a gram that are not finite or do not fit, a rank below 1, an unknown method.
     """
     weights = _matrix(w, "w")
@@ -51,17 +52,18 @@ def factorize(
     metric = _gram(gram, weights.shape[1])
     if method == "sdd" and metric is not None:
         raise ConfigError("factorize: method 'sdd' is unweighted and takes no gram; use method='response'")
-    loops = loops or fastest_loops(threads)
+    backend = backend or fastest_backend(threads)
     # Powers of two cost no rounding and keep squares of tiny or huge weights inside float32.
     unit, metric_unit = _power_of_two(weights), _power_of_two(metric)
     weights = weights / unit
     if metric is not None:
         metric = metric / metric_unit
-    if method == "sdd":
-        state = semidiscrete(weights, rank, sweeps=sweeps, seed=seed, normalize=False, loops=loops)
-        refit_terms(state, Moments.of(state.y, None, weights))
-    else:
-        state = solve_response(weights, rank, metric, rounds=rounds, sweeps=sweeps, seed=seed, loops=loops)
+    with single_threaded_blas():
+        if method == "sdd":
+            state = semidiscrete(weights, rank, sweeps=sweeps, seed=seed, normalize=False, backend=backend)
+            refit_terms(state, Moments.of(state.y, None, weights, backend))
+        else:
+            state = solve_response(weights, rank, metric, rounds=rounds, sweeps=sweeps, seed=seed, backend=backend)
     state.d *= unit
     return state.factors()
 
@@ -75,7 +77,9 @@ def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | None) -> fl
     approximation = factors.weight()
     if approximation.shape != weights.shape:
         raise ConfigError(f"response_error: w is {weights.shape}, the factors stand for {approximation.shape}")
-    return relative_error(weights, approximation, _gram(gram, weights.shape[1]))
+    metric = _gram(gram, weights.shape[1])
+    with single_threaded_blas():
+        return relative_error(weights, approximation, metric, Products(default_threads()))
 
 
 def _matrix(values: ArrayLike, name: str) -> Matrix:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_ffn.factorize.factors import Factors
-from tvm_ffn.factorize.loops import Matrix
+from tvm_ffn.factorize.products import Matrix
 
 
 @dataclass

@@ -1,37 +1,39 @@
-"""The inner loops of the solver as one interface with two implementations: NumPy (reference) and native (C++).
+"""What the solver computes with, as one interface with two implementations: NumPy (reference) and native (C++).
 
 Arrays are C-contiguous float32, ternary entries are -1, 0, 1; everything marked "in place" is written.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
 
-import numpy as np
-from numpy.typing import NDArray
-
-Matrix = NDArray[np.floating[Any]]
+from tvm_ffn.factorize.products import Matrix, Products
 
 
-class Loops(Protocol):
-    """What a back end provides. The equations are in csrc/solver.h and, executable, in reference.py."""
+class Backend(Products, ABC):
+    """Products (products.py) and inner loops. The equations are in csrc/solver.h and, executable, in reference.py."""
 
     name: str
 
+    @abstractmethod
     def greedy(
         self, residual: Matrix, fallback: Matrix, x: Matrix, y: Matrix, d: Matrix, max_iterations: int, tolerance: float
     ) -> None:
         """Greedy semidiscrete decomposition of ``residual`` (m, n) into x (k, m), y (k, n), d (k,), all in place."""
 
+    @abstractmethod
     def joint_block(self, gram: Matrix, s: Matrix, z: Matrix, d: Matrix) -> int:
         """Best ternary row and scale for each of b terms in turn; s, z (b, n) and d (b,) in place; changed entries."""
 
+    @abstractmethod
     def ternary_block(self, gram: Matrix, s: Matrix, z: Matrix) -> int:
         """Coordinate descent on b ternary rows under a Gram matrix; s, z (b, n) in place; changed entries."""
 
+    @abstractmethod
     def weighted_block(self, gram: Matrix, h: Matrix, s: Matrix, y: Matrix) -> int:
         """Coordinate descent on b columns of Y in the metric of H; s, y (b, k) in place; changed entries."""
 
+    @abstractmethod
     def column_block(
         self,
         gram: Matrix,
