@@ -1,0 +1,194 @@
+"""Rewrite an imported fp32 graph into integer operators (the pass that factorises).
+
+    conv2d + bias [+ residual] + relu  ->  call_tir(ternary_conv2d, [int8, codes, scales, ...]) -> int8
+    max_pool2d, add, views, concat ... ->  the same on int8
+    anything else                      ->  as it was, on fp32, with dequantise / quantise at the border
+
+Each kernel is a TensorIR function with the attribute ``ffn.op``, by which `schedules` knows it. The operators' NumPy
+references are kept, so that the rewritten graph can be run without compiling it (`tvm_ffn.oracle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvm_ffn.graph import Unit, shape_of
+from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
+from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
+from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
+from tvm_ffn.passes.bounds import stored_bounds
+from tvm_ffn.passes.linear_operator import LinearOperator, Scales, linear_operator
+from tvm_ffn.passes.pool_window import average_weights, pool_window
+from tvm_ffn.ranges import direct_float
+from tvm_ffn.solution import QuantizedNetwork
+
+_OPAQUE = 8  # TOpPattern: never fused with its neighbours
+
+
+@dataclass
+class IntegerGraph:
+    """What the pass leaves beside the module: operators by function name, linear kernels by unit."""
+
+    operators: dict[str, Any] = field(default_factory=dict)
+    linear: dict[Unit, LinearOperator] = field(default_factory=dict)
+
+
+@tvm.transform.module_pass(opt_level=0, name="ToIntegerGraph")
+class ToIntegerGraph:
+    """Replace "main" by its integer form; ``record`` receives the operators."""
+
+    def __init__(self, quantized: QuantizedNetwork, plan: KernelPlan, record: IntegerGraph) -> None:
+        self.quantized, self.plan, self.record = quantized, plan, record
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        """Build the new module from the network's units."""
+        network = self.quantized.network
+        attributes = mod["main"].attrs
+        emitter = _Emitter(self.quantized, self.plan, self.record)
+        parameters = [relax.Var(var.name, var.ty) for var in network.parameters]
+        with emitter.builder.function("main", parameters, attrs=dict(attributes) if attributes else None):
+            with emitter.builder.dataflow():
+                for old, new in zip(network.parameters, parameters, strict=True):
+                    emitter.floats[old] = new
+                for unit in network.units:
+                    emitter.unit(unit)
+                results = [emitter.builder.emit_output(emitter.float(var)) for var in network.outputs]
+            emitter.builder.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
+        return emitter.builder.get()
+
+
+class _Emitter:
+    """Emits units into a block builder; remembers each variable's int8 and fp32 forms."""
+
+    def __init__(self, quantized: QuantizedNetwork, plan: KernelPlan, record: IntegerGraph) -> None:
+        self.quantized, self.plan, self.record = quantized, plan, record
+        self.network, self.scales = quantized.network, quantized.scales
+        self.builder = relax.BlockBuilder()
+        self.integers: dict[relax.Var, relax.Var] = {}
+        self.floats: dict[relax.Var, relax.Var] = {}
+
+    def unit(self, unit: Unit) -> None:
+        """Emit one unit."""
+        if unit.is_linear:
+            self._linear(unit)
+        elif unit.kind == "float":
+            self.floats[unit.output] = self.builder.emit(self._same(unit.call, self.float), name_hint=unit.output.name)
+        elif unit.kind in ("view", "concat"):
+            self.integers[unit.output] = self.builder.emit(self._same(unit.call, self.integer))
+        else:
+            getattr(self, f"_{unit.kind}")(unit)
+
+    def integer(self, var: relax.Var) -> relax.Var:
+        """The int8 form of a variable, quantised here if it has none yet."""
+        if var not in self.integers:
+            scale = np.array([1.0 / self.scales[var]], np.float32)
+            operator = Rescale(shape_of(var), "float32", Epilogue())
+            self.integers[var] = self._call("quantize", operator, [self.floats[var], scale])
+        return self.integers[var]
+
+    def float(self, var: relax.Var) -> relax.Var:
+        """The fp32 form of a variable, dequantised here if it has none yet."""
+        if var not in self.floats:
+            scale = np.array([self.scales[var]], np.float32)
+            operator = Rescale(shape_of(var), "int8", Epilogue("float32", None, None))
+            self.floats[var] = self._call("dequantize", operator, [self.integers[var], scale])
+        return self.floats[var]
+
+    def _call(self, name: str, operator: Any, arguments: Sequence[relax.Expr | np.ndarray]) -> relax.Var:
+        """Emit a call of the operator's TensorIR function, equal functions shared."""
+        function = operator.prim_func(name).with_attr("op_pattern", _OPAQUE)
+        variable = self.builder.add_func(function, name)
+        self.record.operators[variable.name_hint] = operator
+        operands = [relax.const(value) if isinstance(value, np.ndarray) else value for value in arguments]
+        out = relax.TensorType(operator.out_shape, _out_dtype(operator))
+        return self.builder.emit(relax.call_tir(variable, operands, out))
+
+    def _same(self, call: relax.Call, form: Any) -> relax.Call:
+        def operand(arg: relax.Expr) -> relax.Expr:
+            if isinstance(arg, relax.Var):
+                return form(arg)
+            return relax.Tuple([operand(f) for f in arg.fields]) if isinstance(arg, relax.Tuple) else arg
+
+        return relax.Call(call.op, [operand(arg) for arg in call.args], call.attrs, call.ty_args)
+
+    def _reshape(self, value: relax.Var, shape: tuple[int, ...]) -> relax.Var:
+        return value if shape_of(value) == shape else self.builder.emit(relax.op.reshape(value, shape))
+
+    def _store(self, unit: Unit, value: relax.Var, *, is_float: bool) -> None:
+        (self.floats if is_float else self.integers)[unit.output] = self._reshape(value, shape_of(unit.output))
+
+    def _linear(self, unit: Unit) -> None:
+        is_float = direct_float(unit, self.network)
+        scales = Scales(
+            self.scales[unit.inputs[0]],
+            None if is_float else self.scales[unit.output],
+            None if unit.residual is None else self.scales[unit.residual],
+        )
+        solution = self.quantized.layers[unit]
+        built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plan)
+        self.record.linear[unit] = built
+        x = self.integer(unit.inputs[0])
+        if unit.kind == "dense":
+            x = self._reshape(x, (int(np.prod(shape_of(x)[:-1])), shape_of(x)[-1]))
+        arguments: list[relax.Expr | np.ndarray] = [x, *built.constants]
+        if unit.residual is not None:
+            assert built.residual_scale is not None
+            arguments += [self._reshape(self.integer(unit.residual), built.operator.out_shape), built.residual_scale]
+        kind = "ternary" if solution.is_ternary else "int8"
+        self._store(unit, self._call(f"{kind}_{unit.kind}", built.operator, arguments), is_float=is_float)
+
+    def _max_pool2d(self, unit: Unit) -> None:
+        operator = MaxPool2d(pool_window(unit))
+        self._store(unit, self._call("max_pool2d", operator, [self.integer(unit.inputs[0])]), is_float=False)
+
+    def _avg_pool2d(self, unit: Unit) -> None:
+        window = pool_window(unit)
+        is_float = direct_float(unit, self.network)
+        ratio = self.scales[unit.inputs[0]] / (1.0 if is_float else self.scales[unit.output])
+        scale = (average_weights(unit, window) * ratio).astype(np.float32)
+        if is_float:
+            lo, hi = (None if np.isinf(v) else float(v) for v in (unit.activation.lo, unit.activation.hi))
+            operator = AvgPool2d(window, Epilogue("float32", lo, hi))
+        else:
+            operator = AvgPool2d(window, Epilogue("int8", *self._bounds(unit)))
+        value = self._call("avg_pool2d", operator, [self.integer(unit.inputs[0]), scale])
+        self._store(unit, value, is_float=is_float)
+
+    def _add(self, unit: Unit) -> None:
+        first, second = unit.call.args
+        out = self.scales[unit.output]
+        ratios = [np.array([self.scales[var] / out], np.float32) for var in (first, second)]
+        operator = Add(shape_of(unit.output), Epilogue("int8", *self._bounds(unit), residual=True))
+        arguments = [self.integer(first), ratios[0], self.integer(second), ratios[1]]
+        self._store(unit, self._call("add", operator, arguments), is_float=False)
+
+    def _affine(self, unit: Unit) -> None:
+        out = self.scales[unit.output]
+        factor = unit.call.args[1].value.numpy().reshape(-1)
+        scale = (factor * (self.scales[unit.inputs[0]] / out)).astype(np.float32)
+        bias = np.zeros(len(scale)) if unit.bias is None else unit.bias
+        offset = np.clip(np.rint(bias / out * 2**FRACTION_BITS), -(2**29), 2**29).astype(np.int32)
+        operator = Affine(shape_of(unit.output), *self._bounds(unit))
+        self._store(unit, self._call("affine", operator, [self.integer(unit.inputs[0]), scale, offset]), is_float=False)
+
+    def _activation(self, unit: Unit) -> None:
+        ratio = self.scales[unit.inputs[0]] / self.scales[unit.output]
+        slope = unit.activation.slope
+        scale = np.array([ratio] if slope == 1.0 else [ratio, ratio * slope], np.float32)
+        operator = Rescale(shape_of(unit.output), "int8", Epilogue("int8", *self._bounds(unit), leaky=slope != 1.0))
+        self._store(unit, self._call("activation", operator, [self.integer(unit.inputs[0]), scale]), is_float=False)
+
+    def _bounds(self, unit: Unit) -> tuple[int, int]:
+        return stored_bounds(unit.activation, self.scales[unit.output])
+
+
+def _out_dtype(operator: Any) -> str:
+    holder = getattr(operator, "product", operator)
+    return holder.epilogue.out_dtype if hasattr(holder, "epilogue") else "int8"

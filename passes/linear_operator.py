@@ -1,0 +1,163 @@
+"""From a solved linear unit to its kernel: the operator's static description and its packed constants.
+
+Units of the integer sums: one step of the sum is worth ``step[m]`` in real terms,
+
+    ternary: step = a_m * s_middle      int8: step = s_in * s_weight[m]
+    bias_int = rint(bias / step)        scale = step / s_out  (or step, for an fp32 output)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvm_ffn.graph import Unit, shape_of
+from tvm_ffn.kernel_plan import FEW_PIXELS, GEMV_KERNEL, ROWS_KERNEL, KernelPlan
+from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
+from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
+from tvm_ffn.kernels.ternary_dense import TernaryDense
+from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+from tvm_ffn.passes.bounds import stored_bounds
+from tvm_ffn.ranges import INT8_LIMIT
+from tvm_ffn.solution import LayerSolution
+
+_LARGEST_BIAS = 2.0**29
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Scales of a unit's input, output (None: fp32) and residual (None: none)."""
+
+    input: float
+    output: float | None
+    residual: float | None
+
+
+@dataclass(frozen=True)
+class LinearOperator:
+    """A kernel and its constant arguments: those between the activation and the residual, and those after it."""
+
+    operator: Any
+    constants: tuple[np.ndarray, ...]
+    residual_scale: np.ndarray | None
+    kernel: str
+    weight_bytes: int
+
+
+def linear_operator(
+    unit: Unit, solution: LayerSolution, scales: Scales, middle_bits: int, plan: KernelPlan
+) -> LinearOperator:
+    """Choose and fill the kernel of one linear unit."""
+    epilogue = _epilogue(unit, scales)
+    steps, alive = _steps(unit, solution, scales)
+    shape = (unit.groups, -1)
+    bias = np.rint(solution.bias.reshape(shape) / steps).astype(np.int32)
+    factor = (steps / (scales.output or 1.0)).astype(np.float32)
+    slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
+    scale = np.stack([factor * np.float32(slope) for slope in slopes])
+    residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
+    if solution.is_ternary:
+        operator, weights, kernel = _ternary(unit, solution, scales, middle_bits, plan, epilogue, alive)
+    else:
+        operator, weights, kernel = _int8(unit, solution, plan, epilogue)
+    constants = (*weights, bias, scale)
+    return LinearOperator(operator, constants, residual_scale, kernel, sum(array.nbytes for array in constants))
+
+
+def conv_geometry(unit: Unit) -> ConvGeometry:
+    """Geometry of a conv2d unit."""
+    batch, channels, height, width = shape_of(unit.call.args[0])
+    attrs = unit.call.attrs
+    top, left, bottom, right = (int(v) for v in attrs.padding)
+    return ConvGeometry(
+        batch,
+        channels,
+        height,
+        width,
+        kernel=_pair(shape_of(unit.call.args[1])[2:]),
+        strides=_pair(attrs.strides),
+        padding=(top, left, bottom, right),
+        dilation=_pair(attrs.dilation),
+        groups=int(attrs.groups),
+    )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = (int(v) for v in values)
+    return first, second
+
+
+def _epilogue(unit: Unit, scales: Scales) -> Epilogue:
+    activation = unit.activation
+    if scales.output is None:
+        lo, hi = (None if np.isinf(v) else float(v) for v in (activation.lo, activation.hi))
+        return Epilogue("float32", lo, hi)
+    lo, hi = stored_bounds(activation, scales.output)
+    return Epilogue("int8", lo, hi, leaky=activation.slope != 1.0, residual=scales.residual is not None)
+
+
+def _steps(unit: Unit, solution: LayerSolution, scales: Scales) -> tuple[np.ndarray, np.ndarray]:
+    """Real value of one step of each output's sum (groups, m), and which outputs' weights matter at all: where the bias
+    is 2^29 steps or more, the weights are dropped and the step grows, so that the bias fits an int32."""
+    if solution.is_ternary:
+        steps = np.stack([factors.a for factors in solution.factors]).astype(np.float64) * solution.middle_scale
+    else:
+        assert solution.weight_scale is not None
+        steps = solution.weight_scale.astype(np.float64) * scales.input
+    bias = np.abs(solution.bias.reshape(steps.shape).astype(np.float64))
+    alive = (steps > 0) & (bias < _LARGEST_BIAS * steps)
+    return np.where(alive, steps, np.maximum(bias / _LARGEST_BIAS, np.finfo(np.float32).tiny)), alive
+
+
+def _ternary(
+    unit: Unit,
+    solution: LayerSolution,
+    scales: Scales,
+    middle_bits: int,
+    plan: KernelPlan,
+    epilogue: Epilogue,
+    alive: np.ndarray,
+) -> tuple[Any, tuple[np.ndarray, ...], str]:
+    limit = 2 ** (middle_bits - 1) - 1
+    y = np.stack([factors.y.T for factors in solution.factors])  # groups, k, n
+    x = np.stack([factors.x for factors in solution.factors]) * alive[:, :, None].astype(np.int8)
+    d = np.stack([factors.d for factors in solution.factors])
+    middle = (d * (scales.input / solution.middle_scale)).astype(np.float32)
+    groups, terms, inputs = y.shape
+    outputs = x.shape[1]
+    flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
+    rows = int(np.prod(shape_of(unit.call)[:-1]))
+    if unit.kind == "dense" and rows < FEW_PIXELS:
+        cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
+        cut_x = segments(flat_x, limit, step=1, chunk=terms)
+        gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
+        return gemv, (pack_masks(y[0], LANES), middle, pack_masks(x[0], LANES)), GEMV_KERNEL
+    cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
+    cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
+    product = FactoredProduct(groups, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
+    weights = (
+        np.stack([pack_groups(part, cut_y) for part in y]),
+        middle,
+        np.stack([pack_groups(part, cut_x) for part in x]),
+    )
+    if unit.kind == "dense":
+        return TernaryDense(rows, product, plan.pixel_block), weights, ROWS_KERNEL
+    return TernaryConv2d(conv_geometry(unit), product, plan.pixel_block), weights, ROWS_KERNEL
+
+
+def _int8(
+    unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue
+) -> tuple[Any, tuple[np.ndarray, ...], str]:
+    weight = solution.weight
+    assert weight is not None
+    if unit.kind == "conv2d":
+        return Int8Conv2d(conv_geometry(unit), weight.shape[1], epilogue, plan.float_block), (weight,), "int8"
+    rows = int(np.prod(shape_of(unit.call)[:-1]))
+    return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), "int8"

@@ -1,0 +1,246 @@
+"""Solve a network layer by layer on calibration data (the label-free method of the authors' TNNLS 2020 follow-up).
+
+The network runs in integers' precision up to the layer at hand; that layer's weights are then fitted to what the fp32
+network answers, on the inputs they will really see:
+
+    mu, H = mean, cov(a_q)      my, T = mean(y), cov(y, a_q)      y: fp32 response, a_q: input in the quantised network
+    W* = W + (T - W H)(H + r_t I)^-1      X, d, Y, a = argmin |W* - diag(a) X diag(d) Y^T| in the metric H + r_h I
+    bias = my - W_eff mu                  (the mean response is exact)
+
+All samples pass a layer before the next one is solved; activations are kept as int8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.factorize import Factors, factorize, response_error, response_target
+from tvm_ffn.graph import Network, Unit, shape_of
+from tvm_ffn.interpreter import conv2d, evaluate, im2col_rows
+from tvm_ffn.observation import Observation, Rows
+from tvm_ffn.progress import progress
+from tvm_ffn.ranges import INT8_LIMIT, choose_scale, choose_scales, stored_as_int8
+from tvm_ffn.solution import LayerSolution, QuantizedNetwork
+
+CHUNK = 16  # samples evaluated at a time
+_MIDDLE_ROWS = 2000  # rows looked at for the scale of a layer's middle
+
+
+def solve_network(
+    network: Network,
+    observation: Observation,
+    batches: Iterable[dict[str, np.ndarray]],
+    config: FFNConfig,
+    layers: Mapping[str, LayerConfig | None],
+    *,
+    batched: bool,
+) -> QuantizedNetwork:
+    """Choose all scales and solve all linear units; ``layers`` are the resolved settings by layer name, ``batched``
+    says whether the graph's operators take many samples at once."""
+    scales = choose_scales(network, observation.samples)
+    solver = _Solver(network, scales, config, layers, CHUNK if batched else 1)
+    solver.load(batches)
+    solutions = {}
+    for unit in progress(network.units, "solving"):
+        if unit.is_linear:
+            solutions[unit] = solver.solve(unit, observation.rows[unit])
+        solver.run(unit, solutions.get(unit))
+    return QuantizedNetwork(network, scales, solutions, config.mid_bits)
+
+
+class _Solver:
+    """The quantised network, one unit at a time over all samples."""
+
+    def __init__(
+        self,
+        network: Network,
+        scales: Mapping[relax.Var, float],
+        config: FFNConfig,
+        layers: Mapping[str, LayerConfig | None],
+        chunk: int,
+    ) -> None:
+        self.network, self.scales, self.config, self.layers, self.chunk = network, scales, config, layers, chunk
+        self.stored = stored_as_int8(network)
+        self.values: dict[relax.Var, np.ndarray] = {}
+        self.readers = Counter(
+            var for unit in network.units for var in {*unit.inputs, *((unit.residual,) if unit.residual is not None else ())}
+        )
+
+    def load(self, batches: Iterable[dict[str, np.ndarray]]) -> None:
+        """Keep the network's inputs."""
+        parts: dict[str, list[np.ndarray]] = {}
+        for batch in batches:
+            for name, value in batch.items():
+                parts.setdefault(name, []).append(value)
+        for var in self.network.parameters:
+            self.values[var] = self._keep(var, np.concatenate(parts[var.name]))
+
+    def run(self, unit: Unit, solution: LayerSolution | None) -> None:
+        """Compute the unit's output for all samples, then drop the tensors nobody reads any more."""
+        count = len(self.values[unit.inputs[0]])
+        chunks = [self._evaluate(unit, solution, slice(i, i + self.chunk)) for i in range(0, count, self.chunk)]
+        self.values[unit.output] = np.concatenate(chunks)
+        for var in {*unit.inputs, *((unit.residual,) if unit.residual is not None else ())}:
+            self.readers[var] -= 1
+            if self.readers[var] == 0:
+                del self.values[var]
+
+    def _keep(self, var: relax.Var, value: np.ndarray) -> np.ndarray:
+        if var not in self.stored:
+            return value
+        scale = np.float32(self.scales[var])
+        return np.clip(np.rint(value / scale), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+
+    def _read(self, var: relax.Var, part: slice) -> np.ndarray:
+        value = self.values[var][part]
+        return value * np.float32(self.scales[var]) if value.dtype == np.int8 and var in self.stored else value
+
+    def _evaluate(self, unit: Unit, solution: LayerSolution | None, part: slice) -> np.ndarray:
+        if solution is not None:
+            value = self._linear(unit, solution, self._read(unit.inputs[0], part))
+        else:
+            value = evaluate(unit.call, self._operands(unit.call, part))
+            if unit.bias is not None:
+                value = value + unit.bias[:, None, None]
+        if unit.residual is not None:
+            value = value + self._read(unit.residual, part)
+        return self._keep(unit.output, unit.activation(value)) if isinstance(value, np.ndarray) else value
+
+    def _operands(self, call: relax.Call, part: slice) -> list:
+        def operand(arg: relax.Expr) -> object:
+            if isinstance(arg, relax.Var):
+                return self._read(arg, part)
+            if isinstance(arg, tvm.ir.GenericConst):
+                return arg.value.numpy()
+            return tuple(operand(field) for field in arg.fields) if isinstance(arg, relax.Tuple) else arg
+
+        return [operand(arg) for arg in call.args]
+
+    def _linear(self, unit: Unit, solution: LayerSolution, x: np.ndarray) -> np.ndarray:
+        weight = solution.effective_weight()
+        if unit.kind == "dense":
+            return x @ weight[0].T + solution.bias
+        shape = shape_of(unit.call.args[1])
+        return conv2d(x, weight.reshape(shape), **conv_attributes(unit.call)) + solution.bias[:, None, None]
+
+    def solve(self, unit: Unit, rows: Rows) -> LayerSolution:
+        """Fit one linear unit to its fp32 response."""
+        settings = self.layers[unit.name]
+        assert settings is not None
+        inputs = self._rows(unit, rows.index)
+        reason = _reason_for_int8(unit, settings, self.network)
+        if reason:
+            return _solve_int8(unit, inputs, rows.response, reason)
+        return self._solve_ternary(unit, settings, inputs, rows.response)
+
+    def _rows(self, unit: Unit, index: np.ndarray) -> np.ndarray:
+        """The layer's inputs at the sampled positions, float32 (rows, groups, n)."""
+        var = unit.inputs[0]
+        samples = len(self.values[var])
+        positions = int(np.prod(shape_of(unit.call))) // shape_of(unit.call)[-1 if unit.kind == "dense" else 1]
+        owner = index // positions
+        parts = []
+        for start in range(0, samples, self.chunk):
+            mine = index[(owner >= start) & (owner < start + self.chunk)] - start * positions
+            if not len(mine):
+                continue
+            x = self._read(var, slice(start, start + self.chunk))
+            if unit.kind == "dense":
+                parts.append(x.reshape(-1, x.shape[-1])[mine])
+            else:
+                attributes = conv_attributes(unit.call)
+                attributes.pop("groups")
+                kernel = shape_of(unit.call.args[1])[2:]
+                parts.append(im2col_rows(x, mine, kernel=kernel, **attributes))
+        rows = np.concatenate(parts)
+        return rows.reshape(len(rows), unit.groups, -1)
+
+    def _solve_ternary(
+        self, unit: Unit, settings: LayerConfig, inputs: np.ndarray, response: np.ndarray
+    ) -> LayerSolution:
+        groups, m, n = unit.weight.shape
+        rank = settings.rank_for(m, n)
+        factors: list[Factors] = []
+        biases, errors = [], []
+        for group in range(groups):
+            a, y = inputs[:, group], response[:, group * m : (group + 1) * m]
+            mu, my = a.mean(0), y.mean(0)
+            centred = a - mu
+            gram = centred.T @ centred / len(a)
+            cross = (y - my).T @ centred / len(a)
+            target, metric = unit.weight[group], _ridged(gram, self.config.ridge)
+            if settings.method == "response":
+                target = response_target(target, gram, cross, ridge=self.config.target_ridge)
+            solved = factorize(
+                target,
+                rank,
+                method=settings.method or self.config.method,
+                gram=metric if settings.method == "response" else None,
+                rounds=self.config.rounds,
+                sweeps=self.config.sweeps,
+                seed=self.config.seed,
+                threads=self.config.threads,
+            )
+            factors.append(solved)
+            biases.append(my - solved.weight() @ mu)
+            errors.append(response_error(target, solved, metric))
+        scale = self._middle_scale(factors, inputs)
+        return LayerSolution(np.concatenate(biases), float(np.mean(errors)), tuple(factors), scale)
+
+    def _middle_scale(self, factors: list[Factors], inputs: np.ndarray) -> float:
+        """Real value of one step of the requantised middle ``d * (Y^T a)``, one for the layer."""
+        some = inputs[:: max(1, len(inputs) // _MIDDLE_ROWS)]
+        middles = [(some[:, g] @ f.y.astype(np.float32)) * f.d for g, f in enumerate(factors)]
+        return choose_scale(np.concatenate(middles, axis=1), 2 ** (self.config.mid_bits - 1) - 1)
+
+
+def conv_attributes(call: relax.Call) -> dict:
+    """Strides, padding (top, left, bottom, right), dilation and groups of a conv2d call."""
+    attrs = call.attrs
+    return {
+        "strides": tuple(int(v) for v in attrs.strides),
+        "padding": tuple(int(v) for v in attrs.padding),
+        "dilation": tuple(int(v) for v in attrs.dilation),
+        "groups": int(attrs.groups),
+    }
+
+
+def _ridged(gram: np.ndarray, ridge: float) -> np.ndarray:
+    """``gram + ridge * mean(diag gram) I``; the identity for inputs that never move."""
+    mean = float(np.trace(gram)) / len(gram)
+    if mean <= 0.0:
+        return np.eye(len(gram), dtype=np.float32)
+    return gram + np.float32(max(ridge, 1e-6) * mean) * np.eye(len(gram), dtype=np.float32)
+
+
+def _reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
+    """Why a layer is not factorised, or "" if it is."""
+    if unit.is_depthwise:
+        return "depthwise: one channel a group, there is nothing to share between outputs"
+    if settings.precision == "ternary":
+        return ""
+    place = {network.linear[0]: "first layer", network.linear[-1]: "last layer"}.get(unit)
+    return f"{place}: the answer is most sensitive to it" if place else "int8 by configuration"
+
+
+def _solve_int8(unit: Unit, inputs: np.ndarray, response: np.ndarray, reason: str) -> LayerSolution:
+    """Symmetric int8 weights, one scale an output, with the exact mean response."""
+    scale = np.maximum(np.abs(unit.weight).max(2), np.finfo(np.float32).tiny) / np.float32(INT8_LIMIT)
+    weight = np.rint(unit.weight / scale[:, :, None]).astype(np.int8)
+    effective = weight.astype(np.float32) * scale[:, :, None]
+    answer = np.einsum("gmn,gn->gm", effective, inputs.mean(0)).reshape(-1)
+    error = effective - unit.weight
+    denominator = float(np.linalg.norm(unit.weight)) or 1.0
+    return LayerSolution(
+        response.mean(0) - answer,
+        float(np.linalg.norm(error)) / denominator,
+        weight=weight,
+        weight_scale=scale.astype(np.float32),
+        reason=reason,
+    )

@@ -1,0 +1,65 @@
+"""Scales of int8 tensors, chosen by the error they make and not by the largest value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from tvm import relax
+
+from tvm_ffn.graph import Network, Unit
+
+INT8_LIMIT = 127
+_FRACTIONS = np.linspace(0.2, 1.0, 41, dtype=np.float32)
+
+
+def choose_scale(values: np.ndarray, limit: int) -> float:
+    """The scale s that minimises the mean squared error of ``s * clip(rint(v / s), -limit, limit)``, searched over
+    clipping points from 0.2 to 1 of the largest magnitude. 1.0 if all values are zero."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0.0:
+        return 1.0
+    errors = []
+    for fraction in _FRACTIONS:
+        scale = fraction * largest / np.float32(limit)
+        rounded = np.clip(np.rint(values / scale), -limit, limit) * scale
+        errors.append(float(np.square(rounded - values, dtype=np.float32).mean()))
+    return float(_FRACTIONS[int(np.argmin(errors))]) * largest / limit
+
+
+def direct_float(unit: Unit, network: Network) -> bool:
+    """Whether the unit's kernel writes fp32 straight from its integer sum, no int8 in between."""
+    simple = unit.residual is None and unit.activation.slope == 1.0
+    return (unit.is_linear or unit.kind == "avg_pool2d") and simple and unit.output not in network.integer_inputs
+
+
+def stored_as_int8(network: Network) -> set[relax.Var]:
+    """Variables that exist as int8 tensors."""
+    written = {u.output for u in network.units if u.is_integer and not direct_float(u, network)}
+    return network.integer_inputs | written
+
+
+def scale_classes(network: Network) -> dict[relax.Var, relax.Var]:
+    """Representative of each int8 variable's class: a view, a maximum and a concatenation keep the scale."""
+    parent = {var: var for var in stored_as_int8(network)}
+
+    def find(var: relax.Var) -> relax.Var:
+        while not parent[var].same_as(var):
+            var = parent[var]
+        return var
+
+    for unit in network.units:
+        if unit.kind in ("view", "concat", "max_pool2d"):
+            for var in unit.inputs:
+                parent[find(var)] = find(unit.output)
+    return {var: find(var) for var in parent}
+
+
+def choose_scales(network: Network, samples: Mapping[relax.Var, Iterable[np.ndarray]]) -> dict[relax.Var, float]:
+    """Scale of every int8 variable from ``samples`` of its fp32 values."""
+    classes = scale_classes(network)
+    pooled: dict[relax.Var, list[np.ndarray]] = {}
+    for var, representative in classes.items():
+        pooled.setdefault(representative, []).extend(samples[var])
+    scales = {var: choose_scale(np.concatenate(parts), INT8_LIMIT) for var, parts in pooled.items()}
+    return {var: scales[representative] for var, representative in classes.items()}

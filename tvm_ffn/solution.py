@@ -1,0 +1,49 @@
+"""What solving leaves of a layer and of a network: the numbers that the integer graph is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from tvm_ffn.factorize import Factors
+from tvm_ffn.graph import Network, Unit
+
+
+@dataclass(frozen=True)
+class LayerSolution:
+    """One layer in integers: ternary factors a group, or int8 weights with the reason why.
+
+    ``bias`` (M,) float32 makes the mean response exact; ``response_error`` is relative, in the metric of the inputs.
+    """
+
+    bias: np.ndarray
+    response_error: float
+    factors: tuple[Factors, ...] = ()
+    middle_scale: float = 0.0
+    weight: np.ndarray | None = None  # int8 (groups, m, n)
+    weight_scale: np.ndarray | None = None  # float32 (groups, m)
+    reason: str = ""
+
+    @property
+    def is_ternary(self) -> bool:
+        return bool(self.factors)
+
+    def effective_weight(self) -> np.ndarray:
+        """The fp32 matrix (groups, m, n) that the layer's integers stand for."""
+        if self.factors:
+            return np.stack([factors.weight() for factors in self.factors])
+        assert self.weight is not None and self.weight_scale is not None
+        return self.weight.astype(np.float32) * self.weight_scale[:, :, None]
+
+
+@dataclass(frozen=True)
+class QuantizedNetwork:
+    """The units with the scale of every int8 tensor and the solution of every linear unit."""
+
+    network: Network
+    scales: Mapping[relax.Var, float]
+    layers: Mapping[Unit, LayerSolution]
+    middle_bits: int
