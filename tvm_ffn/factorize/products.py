@@ -8,6 +8,7 @@ alone, and a pool works them off. Cholesky and the triangular inverse are blocke
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -71,7 +72,7 @@ class Products:
                 np.matmul(a, b[:, begin:end], out=out[:, begin:end])
 
         if self._threads == 1:
-            for begin, end in zip(cuts, cuts[1:], strict=False):
+            for begin, end in itertools.pairwise(cuts):
                 piece(begin, end)
         else:
             list(_pool(self._threads).map(piece, cuts, cuts[1:]))
