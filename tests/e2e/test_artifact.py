@@ -14,45 +14,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tvm_ffn import artifact, atomic, targets
+from tvm_ffn import atomic
 from tvm_ffn.errors import ArtifactError, DataError, OutputError, TargetError
-from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, TensorInfo
-from tvm_ffn.report import Report
+from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME
 from tvm_ffn.runtime import Module, check_destination, load
 
 ROOT = Path(__file__).parents[2]
-WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
-def stage(scale: float = 1.0, target: str = "llvm", symbolic: bool = True) -> Path:
-    """Stage the model y = x (scale * WEIGHT), z = x + x."""
-    import tvm
-    from tvm import relax
-
-    parsed = targets.parse_target(target)
-    builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 4), "float32"))
-    with builder.function("main", [x]):
-        with builder.dataflow():
-            y = builder.emit(relax.op.matmul(x, relax.const(scale * WEIGHT)))
-            out = builder.emit_output(relax.Tuple([y, builder.emit(relax.op.add(x, x))]))
-        builder.emit_func_output(out)
-    batch = "N" if symbolic else 1
-    return artifact.stage(
-        tvm.compile(builder.get(), target=parsed),
-        model="linear",
-        target=parsed,
-        inputs=[TensorInfo("x", (batch, 4), "float32")],
-        outputs=[TensorInfo("y", (batch, 3), "float32"), TensorInfo("z", (batch, 4), "float32")],
-        symbolic_batch=symbolic,
-        config={},
-        preprocess=None,
-        report=Report((), "linear", target),
-    )
+WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)  # of the fixture ``stage``
 
 
 @pytest.fixture(scope="module")
-def built() -> Module:
+def built(stage: Callable[..., Path]) -> Module:
     return load(stage(), temporary=True)
 
 
@@ -103,7 +75,7 @@ def test_wrong_inputs(built: Module, inputs: dict[str, np.ndarray], message: str
         built.run(inputs)
 
 
-def test_static_batch_is_strict() -> None:
+def test_static_batch_is_strict(stage: Callable[..., Path]) -> None:
     module = load(stage(symbolic=False), temporary=True)
     assert module.run({"x": np.ones((1, 4), np.float32)})[0].shape == (1, 3)
     with pytest.raises(DataError, match="shape"):
@@ -147,7 +119,7 @@ def test_no_artefact_there(tmp_path: Path) -> None:
         load(tmp_path / "file")
 
 
-def test_replacing_an_artefact(built: Module, saved: Path) -> None:
+def test_replacing_an_artefact(stage: Callable[..., Path], saved: Path) -> None:
     """The old code goes on running from memory, the new folder gives the new code, in one process."""
     x = np.ones((1, 4), np.float32)
     old = load(saved)
@@ -214,7 +186,9 @@ def test_failed_save_leaves_no_parents(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_temporary_disk_is_refused_before_llvm_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_temporary_disk_is_refused_before_llvm_writes(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
     with pytest.raises(OutputError, match="1 MB free, compiling needs 32 MB: set TMPDIR"):
         stage()
@@ -235,7 +209,7 @@ def test_failed_rename_restores_the_old_artefact(saved: Path, monkeypatch: pytes
     load(saved)
 
 
-def test_temporary_artefact_goes_with_its_module() -> None:
+def test_temporary_artefact_goes_with_its_module(stage: Callable[..., Path]) -> None:
     module = load(stage(), temporary=True)
     folder = module.directory
     assert folder.is_dir()
@@ -262,7 +236,7 @@ def test_module_for_a_better_processor_does_not_run(built: Module, saved: Path) 
 
 
 @pytest.mark.skipif(shutil.which("aarch64-linux-gnu-g++") is None, reason="needs Debian's g++-aarch64-linux-gnu")
-def test_cross_compiled_artefact() -> None:
+def test_cross_compiled_artefact(stage: Callable[..., Path]) -> None:
     module = load(stage(target="llvm -mtriple=aarch64"), temporary=True)
     assert (module.directory / LIBRARY_NAME).read_bytes()[18:20] == b"\xb7\x00"  # ELF e_machine: AArch64
     assert module.manifest.target["mtriple"] == "aarch64-linux-gnu"

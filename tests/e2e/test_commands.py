@@ -1,0 +1,113 @@
+"""run, verify and bench through the command line, on a module that equals its fp32 original."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tvm_ffn import cli
+from tvm_ffn.runtime import load
+
+WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)  # of the fixture ``stage``
+
+
+@pytest.fixture
+def folder(stage: Callable[..., Path], tmp_path: Path) -> Path:
+    """Hold ``out`` (the artefact), ``model.onnx`` (its original), ``data.npz`` and ``labels.csv``."""
+    load(stage(), temporary=True).save(tmp_path / "out")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Add", ["x", "x"], ["z"])]
+    infos = [helper.make_tensor_value_info(name, 1, ["N", size]) for name, size in (("x", 4), ("y", 3), ("z", 4))]
+    graph = helper.make_graph(nodes, "linear", infos[:1], infos[1:], [numpy_helper.from_array(WEIGHT, "w")])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "model.onnx")
+    x = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    labels = (x @ WEIGHT).argmax(1)
+    labels[:5] = 1 - np.minimum(labels[:5], 1)  # none of these is right
+    (tmp_path / "labels.csv").write_text("label\n" + "\n".join(map(str, labels)) + "\n")
+    return tmp_path
+
+
+def test_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", str(folder / "out"), "--input", str(folder / "data.npz"), "-o", str(folder / "new" / "y.npz")]
+    assert cli.main(command) == 0
+    assert "y: float32[20, 3]" in capsys.readouterr().out
+    with np.load(folder / "data.npz") as data, np.load(folder / "new" / "y.npz") as results:
+        np.testing.assert_allclose(results["y"], data["x"] @ WEIGHT, rtol=1e-5)
+        assert results.files == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"hello", "no .npz file"), (b"PK\x03\x04broken", "no .npz file"), (None, "No such file")]
+)
+def test_unreadable_input(
+    folder: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "bad.npz"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main(["run", str(folder / "out"), "--input", str(path), "-o", str(folder / "y.npz")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "y.npz").exists()
+
+
+def test_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "verify",
+        str(folder / "out"),
+        "--against",
+        str(folder / "model.onnx"),
+        "--data",
+        str(folder / "data.npz"),
+    ]
+    assert cli.main([*command, "--max-drop", "0"]) == 0
+    assert "agreement with fp32     100.00 %" in capsys.readouterr().out
+    assert cli.main([*command, "--labels", str(folder / "labels.csv")]) == 0
+    assert "top-1 module            75.00 %  (drop 0.00 points)" in capsys.readouterr().out
+    assert cli.main([*command, "--max-drop", "-1"]) == 3
+    assert "exceeds" in capsys.readouterr().err
+    assert cli.main([*command, "--limit", "7"]) == 0
+    assert "samples                 7\n" in capsys.readouterr().out
+
+
+def test_verify_against_another_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, folder / "other.onnx")
+    command = [
+        "verify",
+        str(folder / "out"),
+        "--against",
+        str(folder / "other.onnx"),
+        "--data",
+        str(folder / "data.npz"),
+    ]
+    assert cli.main(command) == 4
+    assert "is not the model that was compiled" in capsys.readouterr().err
+
+
+def test_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")  # undone after the test, which the command's own setting would not be
+    assert cli.main(["bench", str(folder / "out"), "--json", "--repeat", "3"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["repeat"] == 3 and result["median_ms"] > 0 and "ratio" not in result
+    pytest.importorskip("onnxruntime")
+    assert cli.main(["bench", str(folder / "out"), "--json", "--against", str(folder / "model.onnx")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ratio"] == pytest.approx(result["median_ms"] / result["onnxruntime_median_ms"])
+
+
+def test_bench_without_onnxruntime_names_the_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert cli.main(["bench", str(folder / "out"), "--against", str(folder / "model.onnx")]) == 1
+    assert "pip install 'tvm_ffn[bench]'" in capsys.readouterr().err
