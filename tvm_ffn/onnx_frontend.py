@@ -39,9 +39,9 @@ def supported_operators() -> frozenset[str]:
 def convert(proto: onnx.ModelProto, name: str, shapes: dict[str, list[int]]) -> tvm.IRModule:
     """Convert a checked ONNX model to a Relax module with function "main" and inputs of the given static ``shapes``."""
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    frontend = _Frontend(shapes, "float32")
+    frontend = _Frontend(shapes, "float32", sanitize=False)  # parameters keep the names of the inputs
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints its operands before raising
-        warnings.simplefilter("ignore")  # names of inputs are sanitised: TensorInfo keeps the originals
+        warnings.simplefilter("ignore")  # what ONNX has to say was said by check_model
         try:
             return frontend.from_onnx(proto.graph, opset)
         except ModelError:
