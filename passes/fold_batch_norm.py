@@ -30,8 +30,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from tvm_ffn.errors import ModelError
-from tvm_ffn.onnx_frontend import LAYER_OPS, constant_value, name_of
+from tvm_ffn.onnx_frontend import LAYER_OPS, constant_value
 
 BINARY_OPS = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide")
 
@@ -138,11 +137,6 @@ class _Folder(PyExprMutator):
 
     def _spell(self, affine: Affine) -> relax.Expr:
         result, layer = affine.source, isinstance(affine.source, relax.Call)
-        if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
-            where = f"layer '{name_of(result)}'" if layer else "an inner node"
-            raise ModelError(
-                f"the scale or shift after {where} is not finite: batch norm's variance + epsilon must be positive"
-            )
         shape = [-1] + [1] * (_rank(result) - 1 - affine.axis)
         shape = shape if len(shape) == 1 else [1] * affine.axis + shape
         if (affine.scale != 1.0).any():
@@ -195,6 +189,6 @@ def _batch_norm_step(call: relax.Expr | None) -> Affine | None:
     if call.attrs.training or len(values) != 4:
         return None
     gamma, beta, mean, variance = values
-    with np.errstate(divide="ignore", invalid="ignore"):  # _spell reports it with the layer's name
+    with np.errstate(divide="ignore", invalid="ignore"):  # the importer refuses what is not finite, by the layer's name
         scale = gamma / np.sqrt(variance + call.attrs.epsilon)
     return Affine(call.args[0], scale, beta - mean * scale, int(call.attrs.axis))

@@ -11,13 +11,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from tvm_ffn.errors import ModelError
 from tvm_ffn.manifest import TensorInfo
 from tvm_ffn.onnx_constants import fold_constants
-from tvm_ffn.onnx_frontend import LAYER_OPS, convert, name_of, supported_operators
+from tvm_ffn.onnx_frontend import LAYER_OPS, constant_value, convert, name_of, supported_operators
 from tvm_ffn.onnx_reader import check_model, read_model, real_inputs
 from tvm_ffn.passes.canonicalize import Canonicalize
 from tvm_ffn.passes.fold_batch_norm import FoldBatchNorm
@@ -58,6 +59,7 @@ def load_model(model: str | os.PathLike[str] | onnx.ModelProto) -> ImportedModel
         )
     fold_constants(proto)
     mod = _normalize(convert(proto, name, shapes))
+    _check_folded(mod["main"], name)
     batch = batches.pop() if batches else None
     outputs = _output_infos(mod["main"], [value.name for value in proto.graph.output], name, batch)
     return ImportedModel(mod, inputs, outputs, _layer_names(mod["main"]), name, batch is not None)
@@ -88,6 +90,29 @@ def _normalize(mod: tvm.IRModule) -> tvm.IRModule:
         transform.DeadCodeElimination(["main"]),
     ]
     return tvm.transform.Sequential(passes)(mod)
+
+
+def _check_folded(func: relax.Function, name: str) -> None:
+    """Refuse scales and weights that folding has made NaN or infinite."""
+    layer = "the input"
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
+                continue
+            layer = name_of(call) or layer
+            if call.op.name in (*LAYER_OPS, "relax.multiply", "relax.add"):
+                value = constant_value(call.args[1])
+                scale = call.op.name != "relax.add"  # an added infinity may be a mask
+                if (
+                    value is not None
+                    and value.dtype.kind == "f"
+                    and (np.isnan(value).any() or (scale and np.isinf(value).any()))
+                ):
+                    raise ModelError(
+                        f"{name}: NaN or infinite weights at or after '{layer}' once batch norms are folded;"
+                        " their variance + epsilon must be positive"
+                    )
 
 
 def _input_info(value: onnx.ValueInfoProto, name: str) -> TensorInfo:

@@ -44,9 +44,9 @@ def convert(proto: onnx.ModelProto, name: str, shapes: dict[str, list[int]]) -> 
         warnings.simplefilter("ignore")  # what ONNX has to say was said by check_model
         try:
             return frontend.from_onnx(proto.graph, opset)
-        except ModelError:
-            raise
         except Exception as error:
+            if frontend.node:
+                frontend.bb._end_block()  # a block left open makes TVM print a warning
             where = f"node '{frontend.node}' ({frontend.operator}): " if frontend.node else ""
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"{name}: {where}cannot be imported: {reason[-1]}") from error

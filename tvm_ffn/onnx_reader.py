@@ -46,6 +46,9 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
         raise ModelError(
             f"{name}: ONNX IR version {proto.ir_version} is older than {OLDEST_IR_VERSION}; export the model again"
         )
+    del proto.graph.value_info[:]  # types are inferred here; what a file declares about them may be missing or wrong
+    for value in proto.graph.output:
+        value.type.tensor_type.shape.SetInParent()  # the checker insists on a shape, onnxruntime does not
     if proto.functions:
         from onnx import inliner
 
@@ -83,9 +86,8 @@ def _parse(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
-        raise DataError(
-            f"{path}: {'is a folder, not' if path.is_dir() else 'no such'} model file; give the path of an .onnx file"
-        )
+        reason = "is a folder, not a model file" if path.is_dir() else "no such model file"
+        raise DataError(f"{path}: {reason}; give the path of an .onnx file")
     try:
         return onnx.load(path, format="protobuf")
     except DecodeError as error:
