@@ -85,6 +85,20 @@ def vector_bytes(target: tvm.target.Target) -> int:
     return 64 if "avx512bw" in features else 32 if "avx2" in features else 16
 
 
+def vector_registers(target: tvm.target.Target) -> int:
+    """Return the number of vector registers: 32 (AVX-512, AArch64) or 16."""
+    wide = vector_bytes(target) == 64 or host.architecture(triple_of(target)) == "aarch64"
+    return 32 if wide else 16
+
+
+def describe(target: tvm.target.Target) -> str:
+    """Return the target in the short legacy form, for reports."""
+    options = target_dict(target)
+    named = [f"-{key}={options[key]}" for key in ("mtriple", "mcpu") if options.get(key)]
+    features = [f"-mattr={','.join(options['mattr'])}"] if options.get("mattr") else []
+    return " ".join([str(options["kind"]), *named, *features])
+
+
 def runs_here(target: tvm.target.Target) -> bool:
     """Tell whether code for ``target`` runs on this machine."""
     same = host.architecture(triple_of(target)) == host.machine()

@@ -11,12 +11,14 @@ from tvm_ffn import host
 from tvm_ffn.errors import TargetError
 from tvm_ffn.targets import (
     cross_compiler,
+    describe,
     host_options,
     parse_target,
     required_features,
     runs_here,
     target_dict,
     vector_bytes,
+    vector_registers,
 )
 
 
@@ -114,6 +116,19 @@ def test_mistakes(written: Any, message: str, capfd: pytest.CaptureFixture[str])
 )
 def test_vector_bytes(written: str, width: int) -> None:
     assert vector_bytes(parse_target(written)) == width
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["llvm -mtriple=aarch64-linux-gnu", "llvm -mtriple=x86_64-linux-gnu -mcpu=haswell -mattr=+avxvnni,-fma"],
+)
+def test_description_can_be_given_back(written: str) -> None:
+    assert describe(parse_target(written)) == written
+
+
+def test_vector_registers() -> None:
+    written = ("aarch64", "-mtriple=x86_64 -mcpu=x86-64-v3", "-mtriple=x86_64 -mcpu=x86-64-v4")
+    assert [vector_registers(parse_target(target)) for target in written] == [32, 16, 32]
 
 
 def test_required_features() -> None:
