@@ -44,7 +44,7 @@ def solve_network(
     """Choose all scales and solve all linear units; ``layers`` are the resolved settings by layer name, ``batched``
     says whether the graph's operators take many samples at once."""
     scales = choose_scales(network, observation.samples)
-    solver = _Solver(network, scales, config, layers, CHUNK if batched else 1)
+    solver = _Solver(network, scales, config, layers, CHUNK if batched else _batch(network))
     solver.load(batches)
     solutions = {}
     for unit in progress(network.units, "solving"):
@@ -52,6 +52,11 @@ def solve_network(
             solutions[unit] = solver.solve(unit, observation.rows[unit])
         solver.run(unit, solutions.get(unit))
     return QuantizedNetwork(network, scales, solutions, config.mid_bits)
+
+
+def _batch(network: Network) -> int:
+    """The model's own batch size."""
+    return shape_of(network.parameters[0])[0]
 
 
 class _Solver:
@@ -143,7 +148,8 @@ class _Solver:
         """The layer's inputs at the sampled positions, float32 (rows, groups, n)."""
         var = unit.inputs[0]
         samples = len(self.values[var])
-        positions = int(np.prod(shape_of(unit.call))) // shape_of(unit.call)[-1 if unit.kind == "dense" else 1]
+        out = shape_of(unit.call)
+        positions = int(np.prod(out[1:])) // out[-1 if unit.kind == "dense" else 1]
         owner = index // positions
         parts = []
         for start in range(0, samples, self.chunk):

@@ -13,7 +13,7 @@ Index = Callable[..., Any]
 
 
 class KernelBuilder:
-    """Collects blocks into one schedulable PrimFunc.
+    """Collects blocks into one schedulable PrimFunc, without a global symbol (the module that takes it gives the name).
 
     ``attrs`` become function attributes: passes and schedules meet in them. The arguments are declared in order with
     `arg`; every further tensor is made by `compute` or `reduce`.
@@ -22,7 +22,7 @@ class KernelBuilder:
     def __init__(self, name: str, attrs: Mapping[str, Any]) -> None:
         self._builder = IRBuilder()
         self._builder.__enter__()
-        self._function = T.prim_func(s_tir=True)
+        self._function = T.prim_func(is_private=True, s_tir=True)
         self._function.__enter__()
         T.func_name(name)
         T.func_attr({"tirx.noalias": True, **attrs})

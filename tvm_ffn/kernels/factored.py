@@ -17,7 +17,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.epilogue import Epilogue
-from tvm_ffn.kernels.row_table import row_table_sum, ternary_sum_numpy
+from tvm_ffn.kernels.row_table import row_table_adds, row_table_sum, ternary_sum_numpy
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,17 @@ class FactoredProduct:
             return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], lambda i: a.scale[i, j, m], extra)
 
         return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)
+
+    @property
+    def adds(self) -> int:
+        """Additions executed a pixel."""
+        each = row_table_adds(self.cut_y, self.terms) + row_table_adds(self.cut_x, self.outputs)
+        return self.groups * each
+
+    @property
+    def multiplies(self) -> int:
+        """Multiplies executed a pixel, all of them requantisation."""
+        return self.groups * (self.terms + self.outputs * self.epilogue.multiplies)
 
     def reference(self, columns: np.ndarray, parameters: list[np.ndarray], residual: np.ndarray | None) -> np.ndarray:
         """NumPy oracle on columns (images, groups, inputs, pixels), parameters in argument order, and the residual

@@ -42,6 +42,12 @@ class Int8Conv2d:
         g = self.geometry
         return g.batch, g.groups * self.outputs, g.out_height, g.out_width
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        stored = int(np.prod(self.out_shape))
+        return stored * self.geometry.inputs, stored * (self.geometry.inputs + self.epilogue.multiplies)
+
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), weight int8 (groups, m, inputs), bias int32 (groups, m), scale float32 (1 or
         2, groups, m), [residual int8 like the output, its scale float32 (1,)], output."""

@@ -30,6 +30,12 @@ class Int8Dense:
     def out_shape(self) -> tuple[int, int]:
         return self.rows, self.outputs
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        stored = self.rows * self.outputs
+        return stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies)
+
     @staticmethod
     def pack(weight: np.ndarray) -> np.ndarray:
         """(m, n) int8 as the kernel reads it: (ceil(m / 64), n, 64), zeros after the last output."""

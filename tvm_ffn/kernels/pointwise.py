@@ -1,6 +1,6 @@
 """Elementwise operators at and between int8 tensors: add, channel-wise affine, rescale, quantise, dequantise.
 
-Tensors are seen as (batch, channels, inner). The fixed-point formula is that of `epilogue`.
+The fixed-point formula is that of `epilogue`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 
-Shape3 = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Add:
     """``y = a a_scale + b b_scale`` of two int8 tensors; the epilogue holds the bounds."""
 
-    shape: Shape3
+    shape: Shape
     epilogue: Epilogue
 
     @property
-    def out_shape(self) -> Shape3:
+    def out_shape(self) -> Shape:
         return self.shape
 
     def prim_func(self, name: str) -> PrimFunc:
@@ -53,12 +53,12 @@ class Add:
 class Affine:
     """``y = clip((rint(x scale[c] 2^8) + offset[c] + 2^7) >> 8)``: a BatchNorm that no convolution could take."""
 
-    shape: Shape3
+    shape: Shape
     lo: int
     hi: int
 
     @property
-    def out_shape(self) -> Shape3:
+    def out_shape(self) -> Shape:
         return self.shape
 
     def prim_func(self, name: str) -> PrimFunc:
@@ -68,9 +68,9 @@ class Affine:
         scale, offset = b.arg("scale", (self.shape[1],), "float32"), b.arg("offset", (self.shape[1],), "int32")
         out = b.arg("out", self.shape, "int8")
 
-        def value(n: Any, c: Any, i: Any) -> Any:
-            product = T.Cast("float32", x[n, c, i]) * (scale[c] * T.float32(2**ep.FRACTION_BITS))
-            fixed = T.Cast("int32", T.nearbyint(product)) + offset[c] + T.int32(2 ** (ep.FRACTION_BITS - 1))
+        def value(*i: Any) -> Any:
+            product = T.Cast("float32", x[i]) * (scale[i[1]] * T.float32(2**ep.FRACTION_BITS))
+            fixed = T.Cast("int32", T.nearbyint(product)) + offset[i[1]] + T.int32(2 ** (ep.FRACTION_BITS - 1))
             rounded = T.shift_right(fixed, T.int32(ep.FRACTION_BITS))
             return T.Cast("int8", T.max(T.min(rounded, T.int32(self.hi)), T.int32(self.lo)))
 
@@ -80,8 +80,9 @@ class Affine:
     def reference(self, x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
         one = np.float32(2**ep.FRACTION_BITS)
-        product = x.astype(np.float32) * (scale * one)[None, :, None]
-        fixed = np.rint(product).astype(np.int32) + offset[None, :, None] + 2 ** (ep.FRACTION_BITS - 1)
+        channels = (1, -1, *(1,) * (len(self.shape) - 2))
+        product = x.astype(np.float32) * (scale * one).reshape(channels)
+        fixed = np.rint(product).astype(np.int32) + offset.reshape(channels) + 2 ** (ep.FRACTION_BITS - 1)
         return np.clip(fixed >> ep.FRACTION_BITS, self.lo, self.hi).astype(np.int8)
 
 
@@ -89,12 +90,12 @@ class Affine:
 class Rescale:
     """``epilogue(x)`` of a tensor: another scale, a ReLU, a clip, a leaky ReLU, int8 to float32 or float32 to int8."""
 
-    shape: Shape3
+    shape: Shape
     in_dtype: str
     epilogue: Epilogue
 
     @property
-    def out_shape(self) -> Shape3:
+    def out_shape(self) -> Shape:
         return self.shape
 
     def prim_func(self, name: str) -> PrimFunc:

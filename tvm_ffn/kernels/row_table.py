@@ -22,6 +22,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import GROUP, Segments, unpack_groups
 
 TABLE_ROWS = 3**GROUP
+TABLE_ADDS = 23  # 10 sums of two or three inputs and 13 negations; the zero row is free
 
 
 def _signed(digit: Any, value: Any) -> Any:
@@ -73,6 +74,11 @@ def row_table_sum(
     return b.reduce(
         name, shape, (cut.segments,), "int32", lambda n, j, m, p, s: T.Cast("int32", partial[n, j, s, m, p])
     )
+
+
+def row_table_adds(cut: Segments, rows: int) -> int:
+    """Additions that one pixel executes in one group's product: tables, then one a row and step."""
+    return cut.steps * (TABLE_ADDS + rows)
 
 
 def ternary_sum_numpy(codes: np.ndarray, inputs: np.ndarray) -> np.ndarray:

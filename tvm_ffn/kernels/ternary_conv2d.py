@@ -28,6 +28,13 @@ class TernaryConv2d:
         g = self.geometry
         return g.batch, g.groups * self.product.outputs, g.out_height, g.out_width
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        g = self.geometry
+        pixels = g.batch * g.out_height * g.out_width
+        return pixels * self.product.adds, pixels * self.product.multiplies
+
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), then those of `FactoredProduct.arguments` with NCHW residual and output."""
         g, product = self.geometry, self.product

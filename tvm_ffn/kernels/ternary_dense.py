@@ -25,6 +25,12 @@ class TernaryDense:
     def out_shape(self) -> tuple[int, int]:
         return self.rows, self.product.outputs
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        pixels = self.rows
+        return pixels * self.product.adds, pixels * self.product.multiplies
+
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), then those of `FactoredProduct.arguments` with (rows, m) residual and output."""
         product = self.product

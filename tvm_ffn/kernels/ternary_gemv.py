@@ -42,6 +42,12 @@ class TernaryGemv:
     def out_shape(self) -> tuple[int, int]:
         return self.rows, self.outputs
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions (two a mask entry, zeros included) and multiplies executed."""
+        adds = 2 * self.terms * (self.inputs + self.outputs)
+        return self.rows * adds, self.rows * (self.terms + self.outputs * self.epilogue.multiplies)
+
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), masks of Y^T uint16 (blocks, n, 2, words), middle scale (1, k) float32, masks of
         X, bias (1, m) int32, scale (1 or 2, 1, m) float32, [residual int8 (rows, m), its scale (1,)], out (rows, m)."""

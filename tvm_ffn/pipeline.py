@@ -1,0 +1,133 @@
+"""The whole way from an ONNX model to an executable, as a list of named steps."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvm_ffn import targets
+from tvm_ffn.calibration import Calibration, open_calibration
+from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.graph import Network, match_units
+from tvm_ffn.importer import ImportedModel, load_model
+from tvm_ffn.interpreter import Interpreter
+from tvm_ffn.kernel_plan import KernelPlan, plan_for
+from tvm_ffn.observation import Observation, observe
+from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
+from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
+from tvm_ffn.progress import progress
+from tvm_ffn.quantize import solve_network
+from tvm_ffn.schedules.rule import ApplySchedules, Machine
+from tvm_ffn.schedules.rules import rules_for
+from tvm_ffn.solution import QuantizedNetwork
+
+log = logging.getLogger("tvm_ffn")
+
+
+@dataclass
+class Compilation:
+    """What goes in, and what each step adds."""
+
+    model: Any
+    target: tvm.target.Target
+    config: FFNConfig
+    calibration: Any
+    imported: ImportedModel = field(init=False)
+    settings: Mapping[str, LayerConfig | None] = field(init=False)
+    data: Calibration = field(init=False)
+    network: Network = field(init=False)
+    observation: Observation = field(init=False)
+    quantized: QuantizedNetwork = field(init=False)
+    plan: KernelPlan = field(init=False)
+    mod: tvm.IRModule = field(init=False)
+    record: IntegerGraph = field(init=False)
+    executable: tvm.runtime.Executable = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def import_model(c: Compilation) -> None:
+    """ONNX to canonical Relax; the settings of each layer; the calibration data, checked against the inputs."""
+    c.imported = load_model(c.model)
+    c.mod = c.imported.mod
+    c.settings = c.config.resolve(c.imported.layer_names)
+    c.data = open_calibration(c.calibration, c.imported.inputs)
+
+
+def match(c: Compilation) -> None:
+    """Cover the graph with units."""
+    fp32 = [name for name, settings in c.settings.items() if settings is None]
+    c.network = match_units(c.mod["main"], c.imported.layer_names, fp32)
+
+
+def calibrate(c: Compilation) -> None:
+    """Run the fp32 network over the calibration data."""
+    total = sum(1 for _ in range(0, len(c.data), 16))
+    batches = progress(c.data, "calibrating", total)
+    c.observation = observe(
+        c.mod, c.network, batches, count=len(c.data), rows=c.config.calibration_rows, seed=c.config.seed
+    )
+
+
+def factorize(c: Compilation) -> None:
+    """Solve every layer on what it will really see."""
+    batched = Interpreter(c.mod).batched
+    c.quantized = solve_network(c.network, c.observation, c.data, c.config, c.settings, batched=batched)
+
+
+def rewrite(c: Compilation) -> None:
+    """The fp32 graph becomes the integer graph."""
+    c.plan = plan_for(targets.vector_bytes(c.target))
+    c.record = IntegerGraph()
+    c.mod = tvm.transform.Sequential([ToIntegerGraph(c.quantized, c.plan, c.record), VerifyMultiplyFree()])(c.mod)
+
+
+def lower(c: Compilation) -> None:
+    """What is left of Relax becomes TensorIR, neighbouring fp32 operators fused."""
+    transform = relax.transform
+    passes = [
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(["main"]),
+    ]
+    with c.target:
+        c.mod = tvm.transform.Sequential(passes)(c.mod)
+
+
+def schedule(c: Compilation) -> None:
+    """Every TensorIR function gets its schedule."""
+    machine = Machine(targets.vector_bytes(c.target), targets.vector_registers(c.target))
+    with c.target:
+        c.mod = ApplySchedules(rules_for(c.target.kind.name), machine)(c.mod)
+
+
+def build(c: Compilation) -> None:
+    """Machine code."""
+    with c.target:
+        c.executable = tvm.compile(c.mod, target=c.target, relax_pipeline="default_build")
+
+
+STEPS = (import_model, match, calibrate, factorize, rewrite, lower, schedule, build)
+
+
+def run(c: Compilation, *, dump_ir: Path | None = None, stop_after: str | None = None) -> Compilation:
+    """Run the steps in order, timed; ``dump_ir`` receives the module after each, ``stop_after`` names the last."""
+    for number, step in enumerate(STEPS):
+        start = time.perf_counter()
+        step(c)
+        c.seconds[step.__name__] = time.perf_counter() - start
+        log.info("%s: %.1f s", step.__name__, c.seconds[step.__name__])
+        if dump_ir is not None:
+            dump_ir.mkdir(parents=True, exist_ok=True)
+            (dump_ir / f"{number}-{step.__name__}.py").write_text(c.mod.script(show_meta=False))
+        if step.__name__ == stop_after:
+            break
+    return c
