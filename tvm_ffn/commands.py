@@ -164,12 +164,15 @@ def _calibration(options: Namespace) -> Calibration | None:
     from tvm_ffn.calibration import Calibration, open_calibration
     from tvm_ffn.importer import load_model
 
-    inputs = load_model(options.model).inputs
+    inputs, preprocess = load_model(options.model).inputs, _preprocess(options)
     if options.synthetic_calibration:
-        return Calibration.synthetic(inputs, options.limit or SYNTHETIC_SAMPLES, 0)
-    calibration = open_calibration(options.calibration, inputs, preprocess=_preprocess(options), limit=options.limit)
+        calibration = Calibration.synthetic(inputs, options.limit or SYNTHETIC_SAMPLES, 0)
+    else:
+        calibration = open_calibration(options.calibration, inputs, preprocess=preprocess, limit=options.limit)
     if calibration.preprocess is not None:
         print(f"image preprocessing: {json.dumps(calibration.preprocess.to_json())}")
+    elif preprocess is not None:
+        raise ConfigError(f"preprocessing is for folders of images, but the calibration is {calibration.description}")
     return calibration
 
 

@@ -1,4 +1,4 @@
-"""run, verify and bench through the command line, on a module that equals its fp32 original."""
+"""The commands of the command line: compile on the example, the others on a module that equals its fp32 original."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from tvm_ffn import cli
 from tvm_ffn.runtime import load
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)  # of the fixture ``stage``
 
 
@@ -33,6 +34,82 @@ def folder(stage: Callable[..., Path], tmp_path: Path) -> Path:
     labels[:5] = 1 - np.minimum(labels[:5], 1)  # none of these is right
     (tmp_path / "labels.csv").write_text("label\n" + "\n".join(map(str, labels)) + "\n")
     return tmp_path
+
+
+def compile_digits(out: Path, *options: str, model: Path = EXAMPLES / "digits.onnx") -> int:
+    return cli.main(["compile", str(model), "-o", str(out), *options])
+
+
+def test_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"rounds": 0, "sweeps": 1, "layers": {"block2.down": {"rank": 8}}}))
+    data = str(EXAMPLES / "digits_calibration.npz")
+    options = ["--calibration", data, "--limit", "32", "--config", str(settings), "--rank-ratio", "1"]
+    assert compile_digits(tmp_path / "out", *options) == 0
+    printed = capsys.readouterr().out
+    assert "block1.conv1" in printed and f"wrote {tmp_path / 'out'}" in printed
+    module = load(tmp_path / "out")
+    assert module.manifest.config["rank_ratio"] == 1.0 and module.manifest.preprocess is None
+    ranks = {row.name: row.rank for row in module.report.layers}
+    assert ranks["block2.down"] == 8 and ranks["block1.conv1"] == 32
+    assert cli.main(["inspect", str(tmp_path / "out"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["layers"]) == 7
+
+
+def test_compile_on_images_keeps_the_preprocessing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (8, 20, 30), np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    (tmp_path / "images.json").write_text(json.dumps({"mean": 0.25, "std": 0.5}))
+    options = [
+        "--calibration",
+        str(tmp_path / "images"),
+        "--preprocess",
+        str(tmp_path / "images.json"),
+        "--std",
+        "0.75",
+    ]
+    assert compile_digits(tmp_path / "out", *options) == 0
+    assert "image preprocessing: " in capsys.readouterr().out
+    stored = load(tmp_path / "out").manifest.preprocess
+    assert stored is not None
+    assert (stored["size"], stored["mean"], stored["std"], stored["channels"]) == ([16, 16], [0.25], [0.75], "L")
+    command = ["verify", str(tmp_path / "out"), "--against", str(EXAMPLES / "digits.onnx")]
+    assert cli.main([*command, "--data", str(tmp_path / "images")]) == 0
+    assert "samples                 8" in capsys.readouterr().out
+
+
+def test_synthetic_calibration_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compile_digits(tmp_path / "out", "--synthetic-calibration", "--limit", "4") == 0
+    assert "warning: calibrated on 4 synthetic samples" in capsys.readouterr().out
+
+
+def test_compile_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(code: int, message: str, *options: str, model: Path = EXAMPLES / "digits.onnx") -> None:
+        assert compile_digits(tmp_path / "out", *options, model=model) == code
+        error = capsys.readouterr().err
+        assert error.startswith("tvm-ffn: error: ") and message in error and error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+    (tmp_path / "truncated.onnx").write_bytes((EXAMPLES / "digits.onnx").read_bytes()[:5000])
+    (tmp_path / "text.onnx").write_text("hello\n")
+    (tmp_path / "no_object.json").write_text("[]")
+    nan = onnx.load(EXAMPLES / "digits.onnx")
+    weight = numpy_helper.to_array(nan.graph.initializer[0]).copy()
+    weight.flat[0] = np.nan
+    nan.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, nan.graph.initializer[0].name))
+    onnx.save(nan, tmp_path / "nan.onnx")
+    synthetic, data = "--synthetic-calibration", str(EXAMPLES / "digits_calibration.npz")
+    fails(4, "truncated.onnx", synthetic, model=tmp_path / "truncated.onnx")
+    fails(4, "text.onnx", synthetic, model=tmp_path / "text.onnx")
+    fails(4, f"'{nan.graph.initializer[0].name}' holds NaN", synthetic, model=tmp_path / "nan.onnx")
+    fails(2, "missing.onnx", synthetic, model=tmp_path / "missing.onnx")
+    fails(2, "no calibration data: give")
+    fails(2, "nowhere", "--calibration", str(tmp_path / "nowhere"))
+    fails(2, "preprocessing is for folders of images", "--calibration", data, "--mean", "0.5")
+    fails(2, "must be a JSON object", "--calibration", data, "--preprocess", str(tmp_path / "no_object.json"))
 
 
 def test_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
