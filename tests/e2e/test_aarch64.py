@@ -43,7 +43,6 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
 def aarch64_libraries() -> Path:
     """Folder with aarch64's ``libtvm_ffi.so`` and ``libtvm_runtime.so``, of the versions installed here."""
     wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
@@ -76,6 +75,16 @@ def build_runner(folder: Path, *options: str) -> Path:
     run(*cmake, "-S", ROOT / "csrc" / "runner", "-B", folder, f"-DPython_EXECUTABLE={sys.executable}", *options)
     run(*cmake, "--build", folder)
     return folder / "tvm-ffn-runner"
+
+
+@pytest.fixture(scope="module")
+def aarch64_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs the cross-compiled runner, without ``-cpu``."""
+    compiler = need(f"{TRIPLE}-g++", f"g++-{TRIPLE}")
+    qemu = need("qemu-aarch64-static", "qemu-user-static")
+    options = (f"-DCMAKE_CXX_COMPILER={compiler}", f"-DRUNTIME_DIR={aarch64_libraries()}")
+    runner = build_runner(tmp_path_factory.mktemp("runner"), *options)
+    return [qemu, "-L", f"/usr/{TRIPLE}", str(runner)]
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +124,15 @@ def test_runner_on_this_machine(
 def test_aarch64_gives_the_same_numbers(
     target: str,
     cpu: str,
+    aarch64_runner: list[str],
     expected: tuple[Path, np.ndarray, np.ndarray],
     run_model: Callable[..., np.ndarray],
     tmp_path: Path,
-    request: pytest.FixtureRequest,
 ) -> None:
-    compiler = need(f"{TRIPLE}-g++", f"g++-{TRIPLE}")
-    qemu = need("qemu-aarch64-static", "qemu-user-static")
-    libraries = request.getfixturevalue("aarch64_libraries")
     _, images, logits = expected
     module = tvm_ffn.compile(
         EXAMPLES / "digits.onnx", target, config=CONFIG, calibration=EXAMPLES / "digits_calibration.npz"
     )
     module.save(tmp_path / "digits")
-    runner = build_runner(tmp_path / "build", f"-DCMAKE_CXX_COMPILER={compiler}", f"-DRUNTIME_DIR={libraries}")
-    emulator = (qemu, "-cpu", cpu, "-L", f"/usr/{TRIPLE}")
-    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", *emulator, runner), logits)
+    qemu, *command = aarch64_runner
+    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", cpu, *command), logits)

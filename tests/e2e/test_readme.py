@@ -6,6 +6,7 @@ The blocks of one document run in order and see each other's names, in a folder 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -50,7 +51,8 @@ def test_command_lines(folder: Path) -> None:
     console = blocks(ROOT / "README.md", "console")
     lines = [line[2:] for block in console for line in block.splitlines() if line.startswith("$ tvm-ffn ")]
     assert len(lines) >= 5
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # in effect only where the package is not installed
     for line in lines:
         command = [sys.executable, "-m", "tvm_ffn", *shlex.split(line)[1:]]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
