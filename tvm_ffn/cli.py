@@ -1,16 +1,17 @@
 """The command line: parses and hands over to :mod:`tvm_ffn.commands`; heavy imports wait until a command runs.
 
 Exit codes: 0 ok, 1 internal failure, 2 usage, configuration, target, data or path, 3 an accuracy gate missed, 4 a model
-or artefact that is unreadable or not supported, 130 interrupted.
+or artefact that is unreadable or not supported, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -21,39 +22,55 @@ from tvm_ffn.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = build_parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    received: list[int] = []
     try:
-        from tvm_ffn import commands
+        with _stoppable(received):
+            from tvm_ffn import commands
 
-        getattr(commands, f"command_{options.command}")(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130, options.debug)
+            getattr(commands, f"command_{options.command}")(options)
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): say nothing, and nothing more at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except FFNError as error:
-        return _fail(" ".join(str(error).split()), error.exit_code, options.debug)
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        text = f"internal failure: {type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
-        return _fail(f"{text} (--debug shows the traceback)", 1, options.debug)
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error, received, options.debug)
     return 0
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _report(error: BaseException, received: Sequence[int], debug: bool) -> int:
+    """Print one line for an exception (with ``debug`` its traceback) and return the exit code."""
     if debug:
         import traceback
 
-        traceback.print_exc()
+        traceback.print_exception(error)
+    # TVM turns an interrupt inside its own code into some other exception: the signals received tell.
+    if received or isinstance(error, KeyboardInterrupt):
+        message, code = "interrupted", 128 + (received[0] if received else signal.SIGINT)
+    elif isinstance(error, FFNError):
+        message, code = " ".join(str(error).split()), error.exit_code
+    else:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        message, code = f"internal failure: {text} (--debug shows the traceback)", 1
     print(f"tvm-ffn: error: {message}", file=sys.stderr)
     return code
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End like an exception, so that temporary folders are removed."""
-    raise SystemExit(128 + number)
+@contextlib.contextmanager
+def _stoppable(received: list[int]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into KeyboardInterrupt, so that folders are tidied up; note them in ``received``."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -114,6 +115,22 @@ def test_exit_codes(
     fails(["inspect", "out"], code, message, capsys)
     assert cli.main(["inspect", "out", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_that_tvm_turned_into_another_exception(
+    number: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(options: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise RuntimeError from None
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(commands, "command_inspect", command)
+    fails(["inspect", "out"], code, "interrupted", capsys)
+    assert signal.getsignal(number) is before
 
 
 def test_closed_pipe_is_silent() -> None:
