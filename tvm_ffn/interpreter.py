@@ -27,7 +27,7 @@ Value = Any  # an array, a tuple of values, or an expression that is no tensor
 _BUILT: dict[int, list[tuple[relax.Function, Any]]] = {}  # structural hash -> single-operator functions with that hash
 
 
-def evaluate(call: relax.Call, args: Sequence[Value]) -> np.ndarray | tuple[np.ndarray, ...]:
+def evaluate(call: relax.Call, args: Sequence[Value]) -> Value:
     """Compute one call from the values of its operands.
 
     A tensor operand is an array, a tuple operand a tuple of arrays; others are the expression itself. The function of
@@ -141,7 +141,7 @@ class Interpreter:
         return dying
 
 
-def _build_and_run(call: relax.Call, args: Sequence[Value]) -> np.ndarray | tuple[np.ndarray, ...]:
+def _build_and_run(call: relax.Call, args: Sequence[Value]) -> Value:
     operands: list[np.ndarray] = []
     builder = relax.BlockBuilder()
 

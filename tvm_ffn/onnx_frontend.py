@@ -75,7 +75,7 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
     def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
         self.node, self.operator = attrs["tvm_custom"]["name"], op_name
         converter = _CONVERTERS.get(op_name)
-        result = converter(inputs, dict(attrs), opset) if converter else None
+        result = converter(self.bb, inputs, dict(attrs), opset) if converter else None
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         if op_name == "MatMul":
@@ -84,7 +84,7 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         return self.bb.emit(result) if isinstance(result, relax.Call) else result
 
 
-def _conv(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     weight, bias = inputs[1], constant_value(inputs[2])
     if inputs[0].ty.ndim != 4 or (bias is None and inputs[2] is not None):
         return None
@@ -114,12 +114,12 @@ def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any
     return before + after
 
 
-def _gemm(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+def _gemm(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     """alpha A' B' + beta C as A' (alpha B') + (beta C)."""
     weight, bias = constant_value(inputs[1]), constant_value(inputs[2])
     if weight is None or (bias is None and inputs[2] is not None):
         return None
-    data = relax.op.permute_dims(inputs[0], [1, 0]) if attrs.get("transA") else inputs[0]
+    data = bb.emit(relax.op.permute_dims(inputs[0], [1, 0])) if attrs.get("transA") else inputs[0]
     weight = np.ascontiguousarray(weight.T) if attrs.get("transB") else weight
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     weight = weight if alpha == 1.0 else (weight * np.float64(alpha)).astype(weight.dtype)
@@ -130,7 +130,7 @@ def _gemm(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     return relax.op.add(product, relax.const(bias.reshape(-1) if bias.size == weight.shape[1] else bias))
 
 
-def _clip(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+def _clip(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     """NaN bounds mean "open", as in the stock converter."""
     if opset < 11:
         bounds = [attrs.get("min", -np.inf), attrs.get("max", np.inf)]
@@ -151,7 +151,7 @@ def _clip(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     return relax.op.clip(inputs[0], float(low), float(high))
 
 
-def _pad(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     if attrs.get("mode", b"constant") != b"constant":
         return None
     rank = inputs[0].ty.ndim
@@ -175,7 +175,7 @@ def _pad(inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     )
 
 
-_CONVERTERS: dict[str, Callable[[list, Attributes, int], relax.Expr | None]] = {
+_CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], relax.Expr | None]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "Clip": _clip,

@@ -68,11 +68,10 @@ def check_model(proto: onnx.ModelProto, name: str, supported: Collection[str]) -
     if not graph.output:
         raise ModelError(f"{name}: the model has no outputs")
     _check_weights(graph, name)
-    if proto.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
-        try:
-            onnx.checker.check_model(proto)
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"{name}: malformed ONNX graph: {_first_line(error)}") from error
+    try:
+        onnx.checker.check_model(_without_weights(proto))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{name}: malformed ONNX graph: {_first_line(error)}") from error
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -94,6 +93,16 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: not a readable ONNX model (truncated, or not ONNX at all)") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its weights as inputs: the checker serialises what it checks, and refuses more than 2 GB."""
+    from onnx import helper
+
+    source = proto.graph
+    weights = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in source.initializer]
+    graph = helper.make_graph(source.node, source.name or "graph", [*real_inputs(source), *weights], source.output)
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,103 @@
+"""Models that cannot be imported: one short message each, and the right class of error (so the right exit code)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.models import mlp
+from tvm_ffn.errors import DataError, ModelError
+from tvm_ffn.importer import load_model
+
+KERNEL = np.ones((4, 3, 3, 3), np.float32)
+VECTOR = np.ones(4, np.float32)
+
+
+def model(
+    nodes: list[onnx.NodeProto], shape: tuple[int | str, ...] = (1, 3, 8, 8), **weights: np.ndarray
+) -> onnx.ModelProto:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)] if shape else []
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def conv(output: str = "y") -> onnx.NodeProto:
+    return helper.make_node("Conv", ["x", "w"], [output], "conv1")
+
+
+def refused(broken: onnx.ModelProto | Path | str, message: str, error: type[Exception] = ModelError) -> None:
+    with pytest.raises(error, match=message) as caught:
+        load_model(broken)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    content = mlp().SerializeToString()
+    for name, data in (("half", content[: len(content) // 2]), ("cut", content[:-3]), ("text", b"just\nsome text\n")):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(data)
+        refused(path, rf"{name}\.onnx: not a readable ONNX model")
+    (tmp_path / "empty.onnx").touch()
+    refused(str(tmp_path / "empty.onnx"), "without nodes")
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.onnx", "no such model file", DataError)
+    refused(tmp_path, "is a folder", DataError)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(bad: float) -> None:
+    kernel = KERNEL.copy()
+    kernel[1, 2, 0, 1] = bad
+    refused(model([conv()], w=kernel), "initializer 'w'")
+
+
+def test_an_infinite_mask_is_no_weight() -> None:
+    mask = np.where(np.eye(8, dtype=bool), 0, -np.inf).astype(np.float32)
+    nodes = [helper.make_node("Add", ["x", "mask"], ["m"]), helper.make_node("Softmax", ["m"], ["y"])]
+    assert load_model(model(nodes, mask=mask)).layer_names == ()
+
+
+def test_every_unsupported_operator_is_listed() -> None:
+    nodes = [
+        helper.make_node("Det", ["x"], ["a"], "det_node"),
+        helper.make_node("Det", ["x"], ["b"]),
+        helper.make_node("Strange", ["a"], ["c"], "odd", domain="custom.domain"),
+        helper.make_node("Loop", ["", ""], ["y"], "again", body=helper.make_graph([], "body", [], [])),
+    ]
+    refused(
+        model(nodes), r"3 unsupported operators: Det \(det_node, b\); custom.domain::Strange \(odd\); Loop \(again\)"
+    )
+
+
+def test_a_form_that_is_not_supported_names_its_node() -> None:
+    refused(model([conv()], w=np.ones((4, 5, 3, 3), np.float32)), r"node 'conv1' \(Conv\)")
+
+
+def test_no_inputs() -> None:
+    refused(model([helper.make_node("Relu", ["w"], ["y"])], (), w=KERNEL), "no inputs")
+
+
+def test_malformed_graph() -> None:
+    refused(model([helper.make_node("Add", ["x", "nowhere"], ["y"])]), "malformed ONNX graph")
+
+
+def test_symbolic_dimensions_other_than_the_batch() -> None:
+    refused(model([conv()], ("N", 3, "H", "W"), w=KERNEL), r"input 'x' has shape \(N, 3, H, W\)")
+
+
+def test_output_that_mixes_the_batch() -> None:
+    nodes = [helper.make_node("Reshape", ["x", "sizes"], ["y"])]
+    refused(model(nodes, ("N", 3, 8, 8), sizes=np.array([-1, 8])), "does not start with the batch dimension")
+
+
+def test_batch_norm_with_a_negative_variance() -> None:
+    norm = helper.make_node("BatchNormalization", ["t", "g", "g", "g", "v"], ["y"])
+    refused(model([conv("t"), norm], w=KERNEL, g=VECTOR, v=-VECTOR), "'conv1'.*positive")

@@ -1,0 +1,261 @@
+"""Single operators and small chains: imported to the canonical form, and equal to onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tvm
+from onnx import TensorProto, helper, numpy_helper
+from tvm import relax
+
+from tvm_ffn.importer import ImportedModel, layer_calls, load_model
+from tvm_ffn.interpreter import Interpreter
+
+RNG = np.random.default_rng(0)
+
+
+def random(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def graph(
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: tuple[int, ...], opset: int = 17
+) -> onnx.ModelProto:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    body = helper.make_graph(nodes, "net", inputs, outputs, initializers)
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def check(
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: tuple[int, ...] = (1, 4, 9, 8), opset: int = 17
+) -> tuple[list[str], ImportedModel]:
+    """Compare with onnxruntime; return the operators of the imported graph, in order, and the model."""
+    model = graph(nodes, weights, shape, opset)
+    imported = load_model(model)
+    x = 3 * random(*shape)
+    (result,) = Interpreter(imported.mod).run({"x": x})
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x})
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
+    return operators(imported), imported
+
+
+def operators(imported: ImportedModel) -> list[str]:
+    calls = [binding.value for block in imported.mod["main"].body.blocks for binding in block.bindings]
+    return [call.op.name.removeprefix("relax.") for call in calls if isinstance(call, relax.Call)]
+
+
+def node(operator: str, operands: list[str], result: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(operator, operands, [result], f"{operator}_{result}", **attributes)
+
+
+def norm(source: str, result: str, prefix: str = "") -> onnx.NodeProto:
+    return node("BatchNormalization", [source, *(f"{prefix}{name}" for name in "gbmv")], result)
+
+
+def statistics(channels: int, prefix: str = "") -> dict[str, np.ndarray]:
+    positive = RNG.uniform(0.5, 1.5, (2, channels)).astype(np.float32)
+    values = {"g": positive[0], "b": random(channels), "m": random(channels), "v": positive[1]}
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+@pytest.mark.parametrize("attributes", [{"min": 0.0, "max": 6.0}, {"min": -1.0}, {"max": 0.5}])
+def test_clip_by_attributes(attributes: dict[str, float]) -> None:
+    assert check([node("Clip", ["x"], **attributes)], {}, opset=6)[0] == ["clip"]
+
+
+@pytest.mark.parametrize(
+    ("operands", "names"), [(["low", "high"], ["clip"]), (["", "high"], ["clip"]), (["zero"], ["nn.relu"]), ([], [])]
+)
+def test_clip_by_operands(operands: list[str], names: list[str]) -> None:
+    weights = {"low": np.float32(-0.5), "high": np.float32(2), "zero": np.float32(0)}
+    used = {name: np.array(weights[name]) for name in operands if name}
+    result, _ = check([node("Clip", ["x", *operands], "t"), node("Abs", ["t"])], used)
+    assert result == [*names, "abs"]
+
+
+def test_pad() -> None:
+    pads = {"pads": np.array([0, 1, 2, 0, 0, 0, 1, 3]), "value": np.array(1.5, np.float32)}
+    assert check([node("Pad", ["x", "pads", "value"])], pads)[0] == ["nn.pad"]
+    chosen = {"pads": np.array([1, 2, 3, 0]), "axes": np.array([-1, 2])}
+    assert check([node("Pad", ["x", "pads", "", "axes"])], chosen, opset=18)[0] == ["nn.pad"]
+    assert check([node("Pad", ["x"], pads=[0, 0, 1, 1, 0, 0, 1, 1])], {}, opset=2)[0] == ["nn.pad"]
+
+
+def test_pad_of_another_mode_goes_through_tvm() -> None:
+    assert check([node("Pad", ["x", "p"], mode="reflect")], {"p": np.array([0, 0, 1, 2, 0, 0, 1, 1])})[0] == [
+        "call_tir"
+    ]
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3), 2), ((2, 4), 1), ((5, 2), 3)])
+def test_conv_with_automatic_padding(mode: str, kernel: tuple[int, int], stride: int) -> None:
+    attributes = {"auto_pad": mode, "strides": [stride] * 2}
+    names, _ = check([node("Conv", ["x", "w"], **attributes)], {"w": random(6, 4, *kernel)})
+    assert names == ["nn.conv2d"]
+
+
+def test_conv_with_groups_bias_and_uneven_padding() -> None:
+    attributes = {"group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}
+    names, imported = check([node("Conv", ["x", "w", "c"], **attributes)], {"w": random(6, 2, 3, 3), "c": random(6)})
+    assert names == ["nn.conv2d", "add"] and imported.layer_names == ("Conv_y",)
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"transA": 1}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0, "transA": 1, "transB": 1}]
+)
+@pytest.mark.parametrize("bias", [None, (5,), (1, 5), (1,), (7, 1)])
+def test_gemm(flags: dict[str, Any], bias: tuple[int, ...] | None) -> None:
+    weights = {"w": random(5, 6) if flags.get("transB") else random(6, 5)}
+    weights |= {} if bias is None else {"c": random(*bias)}
+    names, imported = check(
+        [node("Gemm", ["x", *weights], **flags)], weights, (6, 7) if flags.get("transA") else (7, 6)
+    )
+    assert names == ["permute_dims"] * bool(flags.get("transA")) + ["matmul"] + ["add"] * (bias is not None)
+    assert imported.layer_names == ("Gemm_y",)
+
+
+def test_sum_of_several() -> None:
+    weights = {"c": random(4, 1, 1)}
+    nodes = [node("Relu", ["x"], "r"), node("Sum", ["x", "r", "c"], "s"), node("Sum", ["s", "x"])]
+    assert check(nodes, weights)[0] == ["nn.relu", "add", "add", "add"]
+
+
+def test_dropout_and_identity_vanish() -> None:
+    nodes = [node("Identity", ["x"], "i"), node("Dropout", ["i"], "d"), node("Relu", ["d"])]
+    assert check(nodes, {}, opset=12)[0] == ["nn.relu"]
+
+
+@pytest.mark.parametrize("attributes", [{}, {"count_include_pad": 1}, {"ceil_mode": 1}])
+@pytest.mark.parametrize("operator", ["AveragePool", "MaxPool"])
+def test_pooling(operator: str, attributes: dict[str, int]) -> None:
+    if operator == "MaxPool" and "count_include_pad" in attributes:
+        attributes = {"dilations": [2, 1]}
+    nodes = [node(operator, ["x"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], **attributes)]
+    check(nodes, {}, opset=17)
+
+
+def test_average_of_the_whole_map_is_a_mean() -> None:
+    assert check([node("AveragePool", ["x"], kernel_shape=[9, 8])], {})[0] == ["mean"]
+    assert check([node("GlobalAveragePool", ["x"])], {})[0] == ["mean"]
+
+
+def test_chain_of_affine_steps_folds_into_the_convolution() -> None:
+    weights = {
+        "w": random(6, 4, 3, 3),
+        "c": random(6),
+        **statistics(6),
+        "scale": random(6, 1, 1),
+        "shift": random(1, 6, 1, 1),
+    }
+    nodes = [
+        node("Conv", ["x", "w", "c"], "t0"),
+        norm("t0", "t1"),
+        node("Mul", ["t1", "scale"], "t2"),
+        node("Add", ["shift", "t2"], "t3"),
+        node("Sub", ["t3", "c2"], "t4"),
+        node("Relu", ["t4"]),
+    ]
+    names, imported = check(nodes, weights | {"c2": np.array([0.25], np.float32)})
+    assert names == ["nn.conv2d", "add", "nn.relu"] and imported.layer_names == ("Conv_t0",)
+
+
+def test_chain_folds_into_a_dense_layer() -> None:
+    weights = {"w": random(6, 5), "c": random(5), **statistics(5), "half": np.array(2, np.float32)}
+    nodes = [
+        node("MatMul", ["x", "w"], "t0"),
+        node("Add", ["t0", "c"], "t1"),
+        norm("t1", "t2"),
+        node("Div", ["t2", "half"]),
+    ]
+    names, imported = check(nodes, weights, (7, 6))
+    assert names == ["matmul", "add"]
+    ((_, call),) = layer_calls(imported.mod["main"])
+    assert [int(dim) for dim in call.args[1].ty.shape] == [6, 5]
+
+
+def test_batch_norm_on_its_own_becomes_multiply_and_add() -> None:
+    nodes = [node("Relu", ["x"], "r"), norm("r", "n"), norm("n", "y", "second_")]
+    names, imported = check(nodes, statistics(4) | statistics(4, "second_"))
+    assert names == ["nn.relu", "multiply", "add"]
+    constants = [
+        tuple(int(dim) for dim in binding.value.args[1].ty.shape)
+        for binding in imported.mod["main"].body.blocks[0].bindings
+        if isinstance(binding.value, relax.Call) and binding.value.op.name != "relax.nn.relu"
+    ]
+    assert constants == [(1, 4, 1, 1), (1, 4, 1, 1)]
+
+
+def test_batch_norm_of_three_axes() -> None:
+    assert check([norm("x", "y")], statistics(4), (2, 4, 5))[0] == ["multiply", "add"]
+
+
+def test_a_layer_that_is_read_twice_keeps_its_weight() -> None:
+    weights = {"w": random(6, 4, 3, 3), **statistics(6)}
+    nodes = [node("Conv", ["x", "w"], "t"), norm("t", "n"), node("Add", ["t", "n"])]
+    names, imported = check(nodes, weights)
+    assert sorted(names) == ["add", "add", "multiply", "nn.conv2d"]
+    np.testing.assert_array_equal(layer_calls(imported.mod["main"])[0][1].args[1].value.numpy(), weights["w"])
+
+
+def test_a_constant_map_stays_an_add_of_its_own() -> None:
+    weights = {"w": random(4, 4, 1, 1), "c": random(4), "map": random(4, 9, 8)}
+    names, _ = check([node("Conv", ["x", "w", "c"], "t"), node("Add", ["t", "map"])], weights)
+    assert names == ["nn.conv2d", "add", "add"]
+
+
+def test_weights_behind_constant_operators() -> None:
+    """Dequantised and transposed weights are constants, and the layers keep their names."""
+    weights = {
+        "q": RNG.integers(-127, 127, (3, 4), dtype=np.int8),
+        "scale": np.array([0.1, 0.2, 0.3], np.float32),
+        "zero": np.zeros(3, np.int8),
+    }
+    nodes = [
+        node("DequantizeLinear", ["q", "scale", "zero"], "d", axis=0),
+        node("Transpose", ["d"], "w", perm=[1, 0]),
+        node("MatMul", ["x", "w"]),
+    ]
+    names, imported = check(nodes, weights, (1, 4), opset=13)
+    assert names == ["matmul"] and imported.layer_names == ("MatMul_y",)
+
+
+def test_operators_without_a_numpy_form_run_through_tvm() -> None:
+    nodes = [node("Erf", ["x"], "e"), node("Split", ["e"], "s", axis=1)]
+    nodes[1].output.append("t")
+    nodes += [node("Sub", ["s", "t"], "d"), node("LRN", ["d"], size=3)]
+    check(nodes, {}, opset=12)
+
+
+def test_several_outputs_keep_names_and_order() -> None:
+    model = graph([node("Relu", ["x"], "a"), node("Sigmoid", ["x"], "y")], {}, (1, 5))
+    model.graph.output.insert(0, helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 5]))
+    imported = load_model(model)
+    assert [info.name for info in imported.outputs] == ["a", "y"]
+    x = random(1, 5)
+    first, second = Interpreter(imported.mod).run({"x": x})
+    np.testing.assert_array_equal(first, np.maximum(x, 0))
+    np.testing.assert_allclose(second, 1 / (1 + np.exp(-x)), rtol=1e-6)
+
+
+def test_values_come_with_every_tensor_once() -> None:
+    model = graph(
+        [node("Relu", ["x"], "a"), node("Conv", ["a", "w", "c"])],
+        {"w": random(6, 4, 3, 3), "c": random(6)},
+        (1, 4, 9, 8),
+    )
+    imported = load_model(model)
+    x = random(5, 4, 9, 8)
+    values = list(Interpreter(imported.mod).values({"x": x}))
+    assert [value.shape[:2] for _, value in values] == [(5, 4), (5, 4), (5, 6), (5, 6)]
+    assert values[0][0].same_as(imported.mod["main"].params[0]) and isinstance(imported.mod, tvm.IRModule)
