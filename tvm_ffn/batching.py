@@ -11,7 +11,19 @@ from collections.abc import Callable
 import tvm
 from tvm import relax
 
-UNARY = ("nn.max_pool2d", "nn.avg_pool2d", "nn.relu", "nn.leakyrelu", "clip", "exp", "sqrt", "tanh", "abs", "negative")
+UNARY = (
+    "nn.max_pool2d",
+    "nn.avg_pool2d",
+    "nn.avg_pool3d",
+    "nn.relu",
+    "nn.leakyrelu",
+    "clip",
+    "exp",
+    "sqrt",
+    "tanh",
+    "abs",
+    "negative",
+)
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
 
 

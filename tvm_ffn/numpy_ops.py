@@ -52,6 +52,21 @@ def _avg_pool2d(call: relax.Call, x: np.ndarray) -> np.ndarray | None:
     return total / _windows(call, np.ones((1, 1, *x.shape[2:]), np.float32), np.add, 0.0)
 
 
+def _avg_pool3d(call: relax.Call, x: np.ndarray) -> np.ndarray | None:
+    """Windows along the depth only, padding counted: what a local response normalisation is made of."""
+    attrs = call.attrs
+    window, strides, dilation = ([int(v) for v in field] for field in (attrs.pool_size, attrs.strides, attrs.dilation))
+    front, top, left, back, bottom, right = (int(width) for width in attrs.padding)
+    flat = window[1:] == strides[1:] == dilation[1:] == [1, 1] and not (top or left or bottom or right)
+    if not flat or not attrs.count_include_pad or attrs.layout != "NCDHW" or x.dtype != np.float32:
+        return None
+    planes = x.reshape(-1, 1, x.shape[2], x.shape[3] * x.shape[4])
+    geometry = {"strides": (strides[0], 1), "padding": (front, 0, back, 0), "dilation": (dilation[0], 1)}
+    output = (int(call.ty.shape[2]), planes.shape[3])
+    total = pool_windows(planes, np.add, 0.0, kernel=(window[0], 1), output=output, **geometry)
+    return total.reshape(*x.shape[:2], -1, *x.shape[3:]) / np.float32(window[0])
+
+
 def _reshape(call: relax.Call, x: np.ndarray, shape: relax.ShapeExpr) -> np.ndarray | None:
     if not isinstance(shape, relax.ShapeExpr):
         return None
@@ -156,6 +171,7 @@ OPERATORS: dict[str, Operator] = {
     "relax.nn.conv2d": _conv2d,
     "relax.nn.max_pool2d": _max_pool2d,
     "relax.nn.avg_pool2d": _avg_pool2d,
+    "relax.nn.avg_pool3d": _avg_pool3d,
     "relax.nn.relu": lambda call, x: np.maximum(x, x.dtype.type(0)),
     "relax.nn.leakyrelu": lambda call, x: np.where(x > 0, x, x * x.dtype.type(call.attrs.alpha)),
     "relax.nn.softmax": _softmax,
