@@ -1,7 +1,8 @@
 """Refuse a multiply inside a ternary product.
 
-Checked on the unscheduled TensorIR: in functions whose ``ffn.op`` starts with "ternary", only the blocks that requantise
-("middle", "epilogue", "store") may multiply values. Index arithmetic and the conditions of selections are no values.
+Checked on the unscheduled TensorIR: in functions whose ``ffn.op`` starts with "ternary", only the blocks that
+requantise ("middle", "epilogue", "store") may multiply values. Index arithmetic and the conditions of selections are no
+values.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def schedule(c: Compilation) -> None:
     """Every TensorIR function gets its schedule."""
     machine = Machine(targets.vector_bytes(c.target), targets.vector_registers(c.target))
     with c.target:
-        c.mod = ApplySchedules(rules_for(c.target.kind.name), machine)(c.mod)
+        c.mod = tvm.transform.Sequential([ApplySchedules(rules_for(c.target.kind.name), machine)])(c.mod)
 
 
 def build(c: Compilation) -> None:

@@ -73,9 +73,7 @@ class _Solver:
         self.network, self.scales, self.config, self.layers, self.chunk = network, scales, config, layers, chunk
         self.stored = stored_as_int8(network)
         self.values: dict[relax.Var, np.ndarray] = {}
-        self.readers = Counter(
-            var for unit in network.units for var in {*unit.inputs, *((unit.residual,) if unit.residual is not None else ())}
-        )
+        self.readers = Counter(var for unit in network.units for var in _tensors(unit))
 
     def load(self, batches: Iterable[dict[str, np.ndarray]]) -> None:
         """Keep the network's inputs."""
@@ -91,7 +89,7 @@ class _Solver:
         count = len(self.values[unit.inputs[0]])
         chunks = [self._evaluate(unit, solution, slice(i, i + self.chunk)) for i in range(0, count, self.chunk)]
         self.values[unit.output] = np.concatenate(chunks)
-        for var in {*unit.inputs, *((unit.residual,) if unit.residual is not None else ())}:
+        for var in _tensors(unit):
             self.readers[var] -= 1
             if self.readers[var] == 0:
                 del self.values[var]
@@ -204,6 +202,11 @@ class _Solver:
         some = inputs[:: max(1, len(inputs) // _MIDDLE_ROWS)]
         middles = [(some[:, g] @ f.y.astype(np.float32)) * f.d for g, f in enumerate(factors)]
         return choose_scale(np.concatenate(middles, axis=1), 2 ** (self.config.mid_bits - 1) - 1)
+
+
+def _tensors(unit: Unit) -> set[relax.Var]:
+    """All tensors that a unit reads."""
+    return {*unit.inputs, *((unit.residual,) if unit.residual is not None else ())}
 
 
 def conv_attributes(call: relax.Call) -> dict:

@@ -1,10 +1,10 @@
 """Row-table schedule of factorised products: all stages on one block of pixels, tables rebuilt chunk by chunk.
 
-    parallel for image, pixel block:
-        for group:
-            stage y: for segment, chunk: build the chunk's tables (they fit in L1); for row: add one table row a group
-            middle:  scale and requantise
-            stage x: the same; epilogue
+parallel for image, pixel block:
+    for group:
+        stage y: for segment, chunk: build the chunk's tables (they fit in L1); for row: add one table row a group
+        middle:  scale and requantise
+        stage x: the same; epilogue
 """
 
 from __future__ import annotations
@@ -78,4 +78,3 @@ def _table(sch: s_tir.Schedule, table: SBlockRV, lanes: int) -> None:
     sch.reorder(step, outer, entry, inner)
     sch.vectorize(inner)
     sch.unroll(entry)
-

@@ -64,7 +64,8 @@ def apply(spec: Epilogue, total: Any, bias: Any, scale: Callable[[int], Any], re
         return T.Cast("int8", _to_int(value * factor, spec.lo, spec.hi))
     item, item_scale = residual
     one = T.float32(2**FRACTION_BITS)
-    fixed = _to_int(value * (factor * one), -_WIDE, _WIDE) + _to_int(T.Cast("float32", item) * (item_scale * one), -_WIDE, _WIDE)
+    terms = (value * (factor * one), T.Cast("float32", item) * (item_scale * one))
+    fixed = _to_int(terms[0], -_WIDE, _WIDE) + _to_int(terms[1], -_WIDE, _WIDE)
     rounded = T.shift_right(fixed + T.int32(2 ** (FRACTION_BITS - 1)), T.int32(FRACTION_BITS))
     return T.Cast("int8", T.max(T.min(rounded, T.int32(int(spec.hi))), T.int32(int(spec.lo))))
 
@@ -77,7 +78,8 @@ def apply_numpy(
     residual: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """NumPy reference of `apply`; ``scale`` has shape (2, ...) for a leaky ReLU, (1, ...) otherwise."""
-    value = (total + bias).astype(np.float32) if total.dtype == np.float32 else (total.astype(np.int64) + bias).astype(np.float32)
+    exact = total if total.dtype == np.float32 else total.astype(np.int64)
+    value = (exact + bias).astype(np.float32)
     factor = np.where(value < 0, scale[1], scale[0]) if spec.leaky else scale[0]
     if spec.out_dtype == "float32":
         return np.clip(value * factor, spec.lo, spec.hi).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The factorised product ``epilogue(X requantize(d * (Y^T v)))`` on a block of pixels, for convolutions and dense layers.
+"""The factorised product ``epilogue(X requantize(d * (Y^T v)))`` on a block of pixels, for convolutions and dense.
 
 Stage one is the ternary product with Y^T, the middle is scaled by d and requantised to int16 with few significant bits,
 stage two is the ternary product with X (a 1x1 convolution). A block of pixels passes all stages before the next starts.
@@ -84,7 +84,9 @@ class FactoredProduct:
         )
 
         def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
-            extra = (residual(n, j, m, p), a.residual_scale[0]) if residual is not None else None
+            extra = None
+            if residual is not None and a.residual_scale is not None:
+                extra = (residual(n, j, m, p), a.residual_scale[0])
             return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], lambda i: a.scale[i, j, m], extra)
 
         return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)

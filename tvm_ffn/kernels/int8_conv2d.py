@@ -30,7 +30,7 @@ def exact_runs(inputs: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Int8Conv2d:
-    """Static description; ``outputs`` counts one group's output channels, ``pixel_block`` pixels are computed at a time."""
+    """Static description; ``outputs`` counts one group's channels, ``pixel_block`` pixels are computed at a time."""
 
     geometry: ConvGeometry
     outputs: int
@@ -85,7 +85,9 @@ class Int8Conv2d:
         total = exact_total(b, partial, shape, runs)
 
         def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
-            pair = (extra[n, j * self.outputs + m, p], residual_scale[0]) if extra is not None else None
+            pair = None
+            if extra is not None and residual_scale is not None:
+                pair = (extra[n, j * self.outputs + m, p], residual_scale[0])
             return ep.apply(e, total[n, j, m, p], bias[j, m], lambda i: scale[i, j, m], pair)
 
         flat = b.compute("epilogue", shape, e.out_dtype, stored)
@@ -96,7 +98,9 @@ class Int8Conv2d:
         b.compute("store", self.out_shape, e.out_dtype, cropped, out=out)
         return b.finish()
 
-    def reference(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray) -> np.ndarray:
+    def reference(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray
+    ) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
         columns = im2col_numpy(x, self.geometry).astype(np.int64)
         total = weight.astype(np.int64)[None] @ columns

@@ -69,13 +69,15 @@ class Int8Dense:
         )
 
         def stored(r: Any, m: Any) -> Any:
-            pair = (residual[r, m], residual_scale[0]) if residual is not None else None
+            pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
             return ep.apply(e, total[r, m // LANES, m % LANES], bias[0, m], lambda i: scale[i, 0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()
 
-    def reference(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray) -> np.ndarray:
+    def reference(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray
+    ) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
         matrix = weight.transpose(0, 2, 1).reshape(-1, self.inputs)[: self.outputs]
         total = x.astype(np.int64) @ matrix.T.astype(np.int64)

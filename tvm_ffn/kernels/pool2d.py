@@ -1,7 +1,7 @@
 """Pooling of int8 tensors, separable: first down the columns (contiguous vectors), then along the rows.
 
-    max:      y = max over the window (the scale does not change)
-    average:  y = clip(rint(sum * scale[h, w]), -127, 127), scale holds 1 / count and the ratio of the two scales
+max:      y = max over the window (the scale does not change)
+average:  y = clip(rint(sum * scale[h, w]), -127, 127), scale holds 1 / count and the ratio of the two scales
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ class Window:
             inside = T.And(at >= 0, at < height)
             return T.if_then_else(inside, T.Cast(dtype, x[i, j, at, w]), getattr(T, dtype)(identity))
 
-        columns = b.reduce(
-            "columns", (n, c, self.out_size[0], width), (self.kernel[0],), dtype, down, combine=combine, identity=identity
-        )
+        shape = (n, c, self.out_size[0], width)
+        columns = b.reduce("columns", shape, (self.kernel[0],), dtype, down, combine=combine, identity=identity)
 
         def along(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
             at = w * self.strides[1] + d * self.dilation[1] - self.padding[1]
@@ -67,15 +66,16 @@ class Window:
     def fold_numpy(self, x: np.ndarray, combine: Any, identity: int) -> np.ndarray:
         """NumPy reference of `fold` in int64."""
         n, c, height, width = self.shape
-        reach = [(self.out_size[a] - 1) * self.strides[a] + (self.kernel[a] - 1) * self.dilation[a] + 1 for a in (0, 1)]
-        padded = np.full((n, c, max(reach[0], height + self.padding[0]), max(reach[1], width + self.padding[1])), identity)
-        padded[:, :, self.padding[0] : self.padding[0] + height, self.padding[1] : self.padding[1] + width] = x
-        total = None
+        (top, left), (rows, columns) = self.padding, self.out_size
+        span = [(self.out_size[a] - 1) * self.strides[a] + (self.kernel[a] - 1) * self.dilation[a] + 1 for a in (0, 1)]
+        padded = np.full((n, c, max(span[0], height + top), max(span[1], width + left)), identity)
+        padded[:, :, top : top + height, left : left + width] = x
+        total = np.full(self.out_shape, identity)
         for dy in range(self.kernel[0]):
             for dx in range(self.kernel[1]):
                 y0, x0 = dy * self.dilation[0], dx * self.dilation[1]
-                part = padded[:, :, y0 :: self.strides[0], x0 :: self.strides[1]][:, :, : self.out_size[0], : self.out_size[1]]
-                total = part if total is None else combine(total, part)
+                part = padded[:, :, y0 :: self.strides[0], x0 :: self.strides[1]]
+                total = combine(total, part[:, :, :rows, :columns])
         return total
 
 

@@ -1,4 +1,4 @@
-"""A factorised convolution: ternary convolution, scale and requantise, ternary 1x1 convolution, epilogue, in one function."""
+"""A factorised convolution in one function: ternary convolution, scale and requantise, ternary 1x1, epilogue."""
 
 from __future__ import annotations
 

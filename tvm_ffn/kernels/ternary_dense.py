@@ -1,4 +1,4 @@
-"""A factorised dense layer on many rows: the activations are transposed once, then it is a 1x1 convolution over rows."""
+"""A factorised dense layer on many rows: activations are transposed once, then it is a 1x1 convolution over rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tvm_ffn.kernels.factored import FactoredProduct
 
 @dataclass(frozen=True)
 class TernaryDense:
-    """Static description of ``rows`` activations times a factorised matrix; ``pixel_block`` rows are computed at a time."""
+    """Static description of ``rows`` activations times a factorised matrix, ``pixel_block`` rows at a time."""
 
     rows: int
     product: FactoredProduct
@@ -64,5 +64,6 @@ class TernaryDense:
 
 
 def _transpose(b: KernelBuilder, name: str, x: Any, pixels: int) -> Any:
-    size = (int(x.shape[1]), pixels)
-    return b.compute(name, tuple(int(s) for s in x.shape), "int8", lambda p, k: x[p, k], at=lambda p, k: (k, p), size=size)
+    rows, columns = (int(s) for s in x.shape)
+    size = (columns, pixels)
+    return b.compute(name, (rows, columns), "int8", lambda p, k: x[p, k], at=lambda p, k: (k, p), size=size)

@@ -75,7 +75,7 @@ class TernaryGemv:
         second = self._sum(b, "x", masks_x, self.cut_x, self.terms, lambda r, k: middle[r, k])
 
         def stored(r: Any, m: Any) -> Any:
-            pair = (residual[r, m], residual_scale[0]) if residual is not None else None
+            pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
             total = second[r, m // LANES, m % LANES // WORD, m % WORD]
             return ep.apply(e, total, bias[0, m], lambda i: scale[i, 0, m], pair)
 
