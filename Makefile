@@ -9,7 +9,7 @@ help:
 	@echo "make demo      compile the digits CNN, run it, print accuracy, sizes and counts"
 	@echo "make test      the tests (without slow and device tests); make test-all: all of them"
 	@echo "make lint      format, lint and types; make format: repair what a tool can"
-	@echo "make bench     models and kernels beside their peers"
+	@echo "make bench     the table of figures in README.md, measured here"
 	@echo "make build     a wheel in dist/"
 	@echo "make venv      only the set-up; PYTHON=... chooses the interpreter"
 
@@ -44,7 +44,7 @@ format: venv
 	git ls-files -z '*.cc' '*.h' | xargs -0 -r $(BIN)/clang-format -i
 
 bench: venv
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.figures
 
 build: venv
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
