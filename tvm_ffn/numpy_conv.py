@@ -8,11 +8,15 @@ each, sum scaled taps instead. All arrays are NCHW float32.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-SCRATCH_BYTES = 8 << 20
+from tvm_ffn.parallel import cores, for_each
+
+SCRATCH_BYTES = 8 << 20  # of columns, in each thread
+DEPTHWISE_BYTES = 1 << 18  # of one block of channels: half of a level 2 cache
 
 
 def conv2d(
@@ -109,36 +113,37 @@ def _output_size(
 
 
 def _pointwise(x: np.ndarray, w: np.ndarray, out: np.ndarray, groups: int) -> None:
-    batch, channels = x.shape[:2]
-    pixels = out.shape[2] * out.shape[3]
-    columns = np.ascontiguousarray(x).reshape(batch, groups, channels // groups, pixels)
-    np.matmul(w.reshape(groups, -1, channels // groups), columns, out=out.reshape(batch, groups, -1, pixels))
+    channels, pixels = x.shape[1], out.shape[2] * out.shape[3]
+    kernel = w.reshape(groups, -1, channels // groups)
+
+    def multiply(image: int) -> None:
+        columns = np.ascontiguousarray(x[image]).reshape(groups, channels // groups, pixels)
+        np.matmul(kernel, columns, out=out[image].reshape(groups, -1, pixels))
+
+    for_each(multiply, range(len(x)))
 
 
 def _depthwise(xp: np.ndarray, w: np.ndarray, out: np.ndarray, strides: Sequence[int], dilation: Sequence[int]) -> None:
     """Sum of taps, a block of channels at a time so that the block stays in cache."""
     batch, channels_out, oh, ow = out.shape
     multiplier, (kh, kw) = channels_out // xp.shape[1], w.shape[2:]
-    block = max(1, (SCRATCH_BYTES // 32) // (4 * xp.shape[2] * xp.shape[3]))
-    scratch = np.empty((min(block, channels_out), oh, ow), np.float32)
-    for image in range(batch):
-        for first in range(0, channels_out, block):
-            last = min(first + block, channels_out)
-            inputs = xp[image, np.arange(first, last) // multiplier] if multiplier > 1 else xp[image, first:last]
-            total, product = out[image, first:last], scratch[: last - first]
-            for dy in range(kh):
-                for dx in range(kw):
-                    y, x = dy * dilation[0], dx * dilation[1]
-                    tap = inputs[
-                        :,
-                        y : y + (oh - 1) * strides[0] + 1 : strides[0],
-                        x : x + (ow - 1) * strides[1] + 1 : strides[1],
-                    ]
-                    scale = w[first:last, 0, dy, dx, None, None]
-                    if dy == dx == 0:
-                        np.multiply(tap, scale, out=total)
-                    else:
-                        np.add(total, np.multiply(tap, scale, out=product), out=total)
+    block = max(1, DEPTHWISE_BYTES // (4 * xp.shape[2] * xp.shape[3]))
+
+    def add_taps(piece: tuple[int, int]) -> None:
+        image, first = piece
+        last = min(first + block, channels_out)
+        inputs = xp[image, np.arange(first, last) // multiplier] if multiplier > 1 else xp[image, first:last]
+        total, product = out[image, first:last], np.empty((last - first, oh, ow), np.float32)
+        for dy in range(kh):
+            for dx in range(kw):
+                tap = _tap(inputs, dy * dilation[0], dx * dilation[1], (oh, ow), strides)
+                scale = w[first:last, 0, dy, dx, None, None]
+                if dy == dx == 0:
+                    np.multiply(tap, scale, out=total)
+                else:
+                    np.add(total, np.multiply(tap, scale, out=product), out=total)
+
+    for_each(add_taps, itertools.product(range(batch), range(0, channels_out, block)))
 
 
 def _by_columns(
@@ -148,21 +153,27 @@ def _by_columns(
     batch, channels_out, oh, ow = out.shape
     channels, (kh, kw) = xp.shape[1], w.shape[2:]
     depth = channels * kh * kw
-    images = min(batch, max(1, SCRATCH_BYTES // (4 * depth * oh * ow)))
-    band = oh if images > 1 else min(oh, max(1, SCRATCH_BYTES // (4 * depth * ow)))
+    images = max(1, min(-(-batch // cores()), SCRATCH_BYTES // (4 * depth * oh * ow)))
+    bands = 1 if images > 1 else max(-(-4 * depth * oh * ow // SCRATCH_BYTES), -(-cores() // batch))
+    band = -(-oh // bands)
     kernel = w.reshape(groups, channels_out // groups, depth // groups)
-    scratch = np.empty(depth * images * band * ow, np.float32)
-    for first in range(0, batch, images):
-        count = min(images, batch - first)
-        for row in range(0, oh, band):
-            rows = min(band, oh - row)
-            columns = scratch[: depth * count * rows * ow].reshape(channels, kh, kw, count, rows, ow)
-            for dy in range(kh):
-                for dx in range(kw):
-                    y, x = row * strides[0] + dy * dilation[0], dx * dilation[1]
-                    ys = slice(y, y + (rows - 1) * strides[0] + 1, strides[0])
-                    xs = slice(x, x + (ow - 1) * strides[1] + 1, strides[1])
-                    columns[:, dy, dx] = xp[first : first + count, :, ys, xs].swapaxes(0, 1)
-            product = np.matmul(kernel, columns.reshape(groups, depth // groups, count * rows * ow))
-            product = product.reshape(channels_out, count, rows, ow).swapaxes(0, 1)
-            out[first : first + count, :, row : row + rows] = product
+
+    def multiply(piece: tuple[int, int]) -> None:
+        image, row = piece
+        count, rows = min(images, batch - image), min(band, oh - row)
+        columns = np.empty((channels, kh, kw, count, rows, ow), np.float32)
+        part = xp[image : image + count, :, row * strides[0] :].swapaxes(0, 1)
+        for dy in range(kh):
+            for dx in range(kw):
+                columns[:, dy, dx] = _tap(part, dy * dilation[0], dx * dilation[1], (rows, ow), strides)
+        product = np.matmul(kernel, columns.reshape(groups, depth // groups, count * rows * ow))
+        product = product.reshape(channels_out, count, rows, ow).swapaxes(0, 1)
+        out[image : image + count, :, row : row + rows] = product
+
+    for_each(multiply, itertools.product(range(0, batch, images), range(0, oh, band)))
+
+
+def _tap(x: np.ndarray, y0: int, x0: int, size: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    """The inputs that one kernel tap meets, one for each of ``size`` (rows, columns) outputs."""
+    ys = slice(y0, y0 + (size[0] - 1) * strides[0] + 1, strides[0])
+    return x[..., ys, x0 : x0 + (size[1] - 1) * strides[1] + 1 : strides[1]]

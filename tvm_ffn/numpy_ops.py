@@ -14,6 +14,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_ffn.numpy_conv import conv2d, pool_windows
+from tvm_ffn.parallel import one_blas_thread
 
 Operator = Callable[..., Any]  # the result, or None for a form (layout, dtype) the function does not cover
 
@@ -106,6 +107,13 @@ def _pad(call: relax.Call, x: np.ndarray) -> np.ndarray | None:
     return np.pad(x, widths, constant_values=call.attrs.pad_value)
 
 
+def _matmul(call: relax.Call, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    if not a.dtype == b.dtype == np.float32:
+        return None
+    with one_blas_thread():
+        return np.matmul(a, b)
+
+
 def _softmax(call: relax.Call, x: np.ndarray) -> np.ndarray:
     axis = int(call.attrs.axis)
     powers = np.exp(x - x.max(axis=axis, keepdims=True))
@@ -182,7 +190,7 @@ OPERATORS: dict[str, Operator] = {
     "relax.multiply": _ufunc(np.multiply),
     "relax.maximum": _ufunc(np.maximum),
     "relax.minimum": _ufunc(np.minimum),
-    "relax.matmul": lambda call, a, b: np.matmul(a, b) if a.dtype == b.dtype == np.float32 else None,
+    "relax.matmul": _matmul,
     "relax.divide": lambda call, a, b: np.divide(a, b) if a.dtype.kind == "f" else None,
     "relax.power": lambda call, a, b: np.power(a, b) if a.dtype.kind == "f" else None,
     "relax.exp": _ufunc(np.exp),

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "tvm_ffn"
 
 # Lowest first. A new module or folder of tvm_ffn takes its place here; two on one line never import each other.
 LAYERS = (
-    ("errors", "progress", "suggest", "host", "version"),
+    ("errors", "progress", "suggest", "host", "version", "parallel"),
     ("config", "target_names", "manifest", "report", "atomic"),
     ("targets", "feeds"),
     ("runtime", "artifact"),
