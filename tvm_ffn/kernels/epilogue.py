@@ -19,7 +19,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 FRACTION_BITS = 8
-_WIDE = float(2**22)  # bound on a fixed-point term: far above int8 * 2^8, far below int32
+WIDE = float(2**22)  # bound on a fixed-point term: far above int8 * 2^8, far below int32
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,12 @@ def _clip(value: Any, lo: float | None, hi: float | None) -> Any:
     return value if lo is None else T.max(value, T.float32(lo))
 
 
-def _to_int(value: Any, lo: float, hi: float) -> Any:
-    return T.Cast("int32", _clip(T.nearbyint(value), lo, hi))
+def to_int(value: Any, lo: float, hi: float) -> Any:
+    """TensorIR: ``int32(rint(clip(value, lo, hi)))`` for integer bounds, ties to even.
+
+    LLVM's ``lrint`` is one conversion instruction on every target; TVM's own ``nearbyint`` is no vector operation.
+    """
+    return T.call_llvm_pure_intrin("int32", "llvm.lrint", _clip(value, lo, hi))
 
 
 def apply(spec: Epilogue, total: Any, bias: Any, scale: Callable[[int], Any], residual: Any = None) -> Any:
@@ -61,11 +65,11 @@ def apply(spec: Epilogue, total: Any, bias: Any, scale: Callable[[int], Any], re
         return _clip(value * factor, spec.lo, spec.hi)
     assert spec.lo is not None and spec.hi is not None
     if not spec.residual:
-        return T.Cast("int8", _to_int(value * factor, spec.lo, spec.hi))
+        return T.Cast("int8", to_int(value * factor, spec.lo, spec.hi))
     item, item_scale = residual
     one = T.float32(2**FRACTION_BITS)
     terms = (value * (factor * one), T.Cast("float32", item) * (item_scale * one))
-    fixed = _to_int(terms[0], -_WIDE, _WIDE) + _to_int(terms[1], -_WIDE, _WIDE)
+    fixed = to_int(terms[0], -WIDE, WIDE) + to_int(terms[1], -WIDE, WIDE)
     rounded = T.shift_right(fixed + T.int32(2 ** (FRACTION_BITS - 1)), T.int32(FRACTION_BITS))
     return T.Cast("int8", T.max(T.min(rounded, T.int32(int(spec.hi))), T.int32(int(spec.lo))))
 
@@ -88,14 +92,14 @@ def apply_numpy(
     assert residual is not None
     one = np.float32(2**FRACTION_BITS)
     terms = [value * (factor * one), residual[0].astype(np.float32) * (residual[1] * one)]
-    fixed = sum(np.clip(np.rint(term), -_WIDE, _WIDE).astype(np.int32) for term in terms)
+    fixed = sum(np.clip(np.rint(term), -WIDE, WIDE).astype(np.int32) for term in terms)
     rounded = (fixed + 2 ** (FRACTION_BITS - 1)) >> FRACTION_BITS
     return np.clip(rounded, spec.lo, spec.hi).astype(np.int8)
 
 
 def requantize(total: Any, scale: Any, limit: int) -> Any:
     """TensorIR: the middle of a factorised layer, ``clip(rint(total * scale), -limit, limit)`` as int16."""
-    return T.Cast("int16", _to_int(T.Cast("float32", total) * scale, -float(limit), float(limit)))
+    return T.Cast("int16", to_int(T.Cast("float32", total) * scale, -float(limit), float(limit)))
 
 
 def requantize_numpy(total: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:

@@ -70,7 +70,7 @@ class Affine:
 
         def value(*i: Any) -> Any:
             product = T.Cast("float32", x[i]) * (scale[i[1]] * T.float32(2**ep.FRACTION_BITS))
-            fixed = T.Cast("int32", T.nearbyint(product)) + offset[i[1]] + T.int32(2 ** (ep.FRACTION_BITS - 1))
+            fixed = ep.to_int(product, -ep.WIDE, ep.WIDE) + offset[i[1]] + T.int32(2 ** (ep.FRACTION_BITS - 1))
             rounded = T.shift_right(fixed, T.int32(ep.FRACTION_BITS))
             return T.Cast("int8", T.max(T.min(rounded, T.int32(self.hi)), T.int32(self.lo)))
 
@@ -82,7 +82,7 @@ class Affine:
         one = np.float32(2**ep.FRACTION_BITS)
         channels = (1, -1, *(1,) * (len(self.shape) - 2))
         product = x.astype(np.float32) * (scale * one).reshape(channels)
-        fixed = np.rint(product).astype(np.int32) + offset.reshape(channels) + 2 ** (ep.FRACTION_BITS - 1)
+        fixed = np.rint(np.clip(product, -ep.WIDE, ep.WIDE)).astype(np.int32) + offset.reshape(channels) + 2 ** (ep.FRACTION_BITS - 1)
         return np.clip(fixed >> ep.FRACTION_BITS, self.lo, self.hi).astype(np.int8)
 
 
