@@ -14,7 +14,13 @@ int64_t JointBlock(const float* gram, int64_t b, float* s, float* z, float* d, i
     float *si = s + i * n, *zi = z + i * n;
     std::copy(si, si + n, target.begin());
     Axpy(d[i] * g, zi, target.data(), n);
-    const Support support = FitTernary(target.data(), n, fitted.data());
+    Support support = FitTernary(target.data(), n, fitted.data());
+    // Threshold iteration finds a good support, not always a better one than there was.
+    const double count = Dot(zi, zi, n), total = Dot(target.data(), zi, n);
+    if (support.total * support.total * count <= total * total * static_cast<double>(support.count)) {
+      std::copy(zi, zi + n, fitted.begin());
+      support = {static_cast<int64_t>(count), total};
+    }
     const float scale = support.count ? static_cast<float>(support.total / (static_cast<double>(support.count) * g)) : 0.f;
     for (int64_t j = 0; j < n; ++j) {
       changes += fitted[j] != zi[j];

@@ -20,7 +20,7 @@ void Greedy(float* r, int64_t m, int64_t n, int64_t k, const float* fallback, fl
 /*!
  * One pass over a block of terms, each with its best scale: minimise |T - A diag(d) Z|^2 over rows z_i and d_i.
  * gram = A^T A of the block: b x b; s = A^T (T - A diag(d) Z), the block's rows: b x n, in place; z: b x n; d: b.
- * Returns the number of entries of z that changed.
+ * The error never rises. Returns the number of entries of z that changed.
  */
 int64_t JointBlock(const float* gram, int64_t b, float* s, float* z, float* d, int64_t n);
 

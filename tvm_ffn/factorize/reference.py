@@ -95,7 +95,12 @@ class NumpyBackend(Backend):
             g = gram[i, i]
             if g <= 0:
                 continue
-            fitted, count, total = fit_ternary(s[i] + d[i] * g * z[i])
+            target = s[i] + d[i] * g * z[i]
+            fitted, count, total = fit_ternary(target)
+            # Threshold iteration finds a good support, not always a better one than there was.
+            kept_count, kept_total = int(np.count_nonzero(z[i])), float(target @ z[i])
+            if total**2 * kept_count <= kept_total**2 * count:
+                fitted, count, total = z[i].copy(), kept_count, kept_total
             scale = np.float32(total / (count * float(g))) if count else np.float32(0)
             changes += int(np.count_nonzero(fitted != z[i]))
             delta = scale * fitted - d[i] * z[i]

@@ -4,6 +4,7 @@ Greedy (Kolda and O'Leary 1998): one term after another on the residual. Sweeps 
 section 3.2): every term (d_i, x_i, y_i) is fitted again with the others fixed. The paper recomputes the residual for
 each term; here a sweep runs in Gram form, one GEMM a block of 32 terms. With the other side A (X for a sweep over Y)
 and G = A^T A, term i sees ``s_i = a_i^T W - sum_l G_il d_l y_l``, and inside the block only b x b of G are needed.
+Least squares for d before and after; no step raises the error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from tvm_ffn.factorize.backend import Backend, blocks
 from tvm_ffn.factorize.products import Matrix
+from tvm_ffn.factorize.refit import Moments, refit_terms
 from tvm_ffn.factorize.state import State
 
 TERMS_PER_BLOCK = 32
@@ -33,11 +35,14 @@ def semidiscrete(w: Matrix, rank: int, *, sweeps: int, seed: int, normalize: boo
     state = State(np.zeros((rank, m), np.float32), np.zeros(rank, np.float32), np.zeros((rank, n), np.float32), a)
     fallback = np.random.default_rng(seed).standard_normal(n, np.float32)
     backend.greedy(target.copy(), fallback, state.x, state.y, state.d, GREEDY_ITERATIONS, GREEDY_TOLERANCE)
+    refit_terms(state, Moments.of(state.y, None, w, backend))
     for _ in range(sweeps):
         changes = _sweep(state.y, target.T, state.x, state.d, backend)
         changes += _sweep(state.x, target, state.y, state.d, backend)
         if changes == 0:
             break
+    if sweeps:
+        refit_terms(state, Moments.of(state.y, None, w, backend))
     return state
 
 

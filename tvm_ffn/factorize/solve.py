@@ -12,7 +12,7 @@ from tvm_ffn.factorize.backend import Backend
 from tvm_ffn.factorize.factors import Factors
 from tvm_ffn.factorize.native import fastest_backend
 from tvm_ffn.factorize.products import Matrix, Products, default_threads, single_threaded_blas
-from tvm_ffn.factorize.refit import Moments, refit_terms, relative_error
+from tvm_ffn.factorize.refit import relative_error
 from tvm_ffn.factorize.response import solve_response
 from tvm_ffn.factorize.semidiscrete import semidiscrete
 
@@ -61,7 +61,6 @@ def factorize(
     with single_threaded_blas():
         if method == "sdd":
             state = semidiscrete(weights, rank, sweeps=sweeps, seed=seed, normalize=False, backend=backend)
-            refit_terms(state, Moments.of(state.y, None, weights, backend))
         else:
             state = solve_response(weights, rank, metric, rounds=rounds, sweeps=sweeps, seed=seed, backend=backend)
     state.d *= unit
