@@ -52,6 +52,14 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     refused(tmp_path, "is a folder", DataError)
 
 
+def test_missing_external_weights(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(mlp(), path, save_as_external_data=True, location="weights.bin", size_threshold=64)
+    assert len(load_model(path).layer_names) == 3
+    (tmp_path / "weights.bin").unlink()
+    refused(path, r"cannot be read: .*weights\.bin")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_no_numbers(bad: float) -> None:
     kernel = KERNEL.copy()

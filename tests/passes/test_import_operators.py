@@ -237,6 +237,15 @@ def test_operators_without_a_numpy_form_run_through_tvm() -> None:
     check(nodes, {}, opset=12)
 
 
+def test_model_functions_are_inlined() -> None:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    twice = helper.make_function("mine", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], "b")], opsets[:1])
+    model = graph([helper.make_node("Twice", ["x"], ["y"], domain="mine")], {}, (1, 5))
+    model.functions.append(twice)
+    model.opset_import.append(opsets[1])
+    assert operators(load_model(model)) == ["add"]
+
+
 def test_several_outputs_keep_names_and_order() -> None:
     model = graph([node("Relu", ["x"], "a"), node("Sigmoid", ["x"], "y")], {}, (1, 5))
     model.graph.output.insert(0, helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 5]))
