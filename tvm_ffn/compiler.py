@@ -36,14 +36,18 @@ def compile(
     """
     parsed = targets.parse_target(target)
     targets.cross_compiler(parsed)  # a missing linker is said before the long work
-    c = run(Compilation(model, parsed, config or FFNConfig(), calibration))
+    return finish(run(Compilation(model, parsed, config or FFNConfig(), calibration)))
+
+
+def finish(c: Compilation) -> runtime.Module:
+    """Write a built compilation as an artefact in a temporary folder and load it from there."""
     report = summarize(
-        c.quantized, c.record.linear, model=c.imported.name, target=targets.describe(parsed), warnings=_warnings(c)
+        c.quantized, c.record.linear, model=c.imported.name, target=targets.describe(c.target), warnings=_warnings(c)
     )
     folder = artifact.stage(
         c.executable,
         model=c.imported.name,
-        target=parsed,
+        target=c.target,
         inputs=c.imported.inputs,
         outputs=c.imported.outputs,
         symbolic_batch=c.imported.symbolic_batch,

@@ -20,7 +20,7 @@ class Oracle(Interpreter):
         self._operators = operators
 
     def _value(self, expr: relax.Expr, environment: dict[relax.Var, Any]) -> Any:
-        name = _called(expr)
+        name = called(expr)
         if name not in self._operators:
             return super()._value(expr, environment)
         operator = self._operators[name]
@@ -28,7 +28,7 @@ class Oracle(Interpreter):
         return operator.reference(*arguments)
 
 
-def _called(expr: relax.Expr) -> str:
+def called(expr: relax.Expr) -> str:
     """Name of the TensorIR function that a call_tir calls, "" for anything else."""
     if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == "relax.call_tir":
         return str(expr.args[0].name_hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ class Compilation:
     plan: KernelPlan = field(init=False)
     mod: tvm.IRModule = field(init=False)
     record: IntegerGraph = field(init=False)
+    integer: tvm.IRModule = field(init=False)  # the integer graph before lowering, what `oracle` runs
     executable: tvm.runtime.Executable = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -85,7 +87,8 @@ def rewrite(c: Compilation) -> None:
     """The fp32 graph becomes the integer graph."""
     c.plan = plan_for(targets.vector_bytes(c.target))
     c.record = IntegerGraph()
-    c.mod = tvm.transform.Sequential([ToIntegerGraph(c.quantized, c.plan, c.record), VerifyMultiplyFree()])(c.mod)
+    passes = [ToIntegerGraph(c.quantized, c.plan, c.record), VerifyMultiplyFree()]
+    c.mod = c.integer = tvm.transform.Sequential(passes)(c.imported.mod)
 
 
 def lower(c: Compilation) -> None:
@@ -118,9 +121,17 @@ def build(c: Compilation) -> None:
 STEPS = (import_model, match, calibrate, factorize, rewrite, lower, schedule, build)
 
 
-def run(c: Compilation, *, dump_ir: Path | None = None, stop_after: str | None = None) -> Compilation:
-    """Run the steps in order, timed; ``dump_ir`` receives the module after each, ``stop_after`` names the last."""
-    for number, step in enumerate(STEPS):
+def run(
+    c: Compilation, *, start_at: str | None = None, stop_after: str | None = None, dump_ir: Path | None = None
+) -> Compilation:
+    """Run the steps in order, timed, from ``start_at`` to ``stop_after`` (names of steps; default: all of them).
+
+    ``dump_ir`` receives the module after each.
+    """
+    names = [step.__name__ for step in STEPS]
+    first = 0 if start_at is None else names.index(start_at)
+    last = len(STEPS) - 1 if stop_after is None else names.index(stop_after)
+    for number, step in enumerate(STEPS[first : last + 1], first):
         start = time.perf_counter()
         step(c)
         c.seconds[step.__name__] = time.perf_counter() - start
@@ -128,6 +139,11 @@ def run(c: Compilation, *, dump_ir: Path | None = None, stop_after: str | None =
         if dump_ir is not None:
             dump_ir.mkdir(parents=True, exist_ok=True)
             (dump_ir / f"{number}-{step.__name__}.py").write_text(c.mod.script(show_meta=False))
-        if step.__name__ == stop_after:
-            break
     return c
+
+
+def for_target(c: Compilation, target: tvm.target.Target) -> Compilation:
+    """A solved compilation, to be finished for another target with ``run(..., start_at="rewrite")``."""
+    other = copy.copy(c)
+    other.target, other.seconds = target, dict(c.seconds)
+    return other

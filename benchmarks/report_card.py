@@ -1,0 +1,71 @@
+"""One model's report card: accuracy against fp32, latency against onnxruntime fp32, bytes, identical integers.
+
+    TVM_NUM_THREADS=1 python -m benchmarks.report_card MODEL.onnx --calibration IMAGES --evaluation IMAGES \
+        --labels LABELS.csv --rank-ratio 1.0 1.5 --target llvm "llvm -mcpu=x86-64-v3" --json OUT.json
+
+The model is solved once for each rank ratio on all cores, and built for every target. Latency: module and onnxruntime
+in turn on one core, one thread each, and the ratio of their medians. Integers: the first samples through every
+target's module and the NumPy oracle, layer by layer, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.layer_values import compare_layers
+from tvm_ffn import bench, targets, verify
+from tvm_ffn.calibration import open_calibration
+from tvm_ffn.compiler import finish
+from tvm_ffn.config import FFNConfig
+from tvm_ffn.importer import load_model
+from tvm_ffn.pipeline import Compilation, for_target, run
+
+
+def main() -> None:
+    """Parse the command line, print and store the card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--calibration", required=True)
+    parser.add_argument("--evaluation", required=True)
+    parser.add_argument("--labels")
+    parser.add_argument("--rank-ratio", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument("--target", nargs="+", default=["llvm", "llvm -mcpu=x86-64-v3"])
+    parser.add_argument("--repeat", type=int, default=50)
+    parser.add_argument("--cpu", type=int, default=0, help="core for the latencies")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    card = {str(ratio): _ratio(options, ratio) for ratio in options.rank_ratio}
+    if options.json:
+        options.json.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _ratio(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
+    imported = load_model(options.model)
+    data = open_calibration(options.calibration, imported.inputs)
+    parsed = [targets.parse_target(target) for target in options.target]
+    solved = Compilation(options.model, parsed[0], FFNConfig(rank_ratio=ratio), data)
+    run(solved, stop_after="factorize")
+    built = [run(for_target(solved, target), start_at="rewrite") for target in parsed]
+    modules = [finish(c) for c in built]
+    result: dict[str, Any] = {"seconds": built[0].seconds, "totals": modules[0].report.totals}
+    result["differing_layers"] = compare_layers(built, data)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {options.cpu})
+    result["latency"] = {
+        target: bench.bench(module, options.model, repeat=options.repeat)
+        for target, module in zip(options.target, modules, strict=True)
+    }
+    os.sched_setaffinity(0, cores)
+    checked = verify.verify(modules[0], options.model, options.evaluation, labels=options.labels)
+    result["accuracy"] = dataclasses.asdict(checked)
+    print(f"rank ratio {ratio}: {json.dumps(result, indent=1)}", flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    main()
