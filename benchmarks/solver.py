@@ -4,8 +4,8 @@
 
 The authors' algorithm (arXiv 1611.01972, algorithms 1 and 2): terms are fitted one after another, each to the residual
 of all others, which is computed anew for every term; the support of a ternary vector is found by a sort.
-Both sides use one thread unless told otherwise. Ours does as many sweeps as it needs to reach the other's error within 0.1 %.
-512x4608 takes the NumPy loops some ten minutes.
+Both sides use one thread unless told otherwise. Ours does as many sweeps as it needs to reach the other's error
+within 0.1 %. 512x4608 takes the NumPy loops some ten minutes.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def semidiscrete(w: Matrix, rank: int, *, sweeps: int, seed: int, normalize: boo
         a = np.where(a > 0, np.maximum(a, 1e-8 * a.max()), np.float32(1)).astype(np.float32)
     target = np.ascontiguousarray(w / a[:, None])
     state = State(np.zeros((rank, m), np.float32), np.zeros(rank, np.float32), np.zeros((rank, n), np.float32), a)
-    fallback = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    fallback = np.asarray(np.random.default_rng(seed).standard_normal(n), np.float32)
     backend.greedy(target.copy(), fallback, state.x, state.y, state.d, GREEDY_ITERATIONS, GREEDY_TOLERANCE)
     refit_terms(state, Moments.of(state.y, None, w, backend))
     for _ in range(sweeps):
