@@ -1,0 +1,148 @@
+"""From a record of `benchmarks.shapes` to its operator and several sets of arguments."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from benchmarks.kernel_arguments import LIMIT, TYPICAL, Factored, extremes, int8_runs, one_scale
+from benchmarks.shapes import Int8Conv, Int8Matmul, Pointwise, Pool, Shape, TernaryConv, TernaryMatmul
+from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.epilogue import FRACTION_BITS
+from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
+from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.planes import im2col_numpy
+from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
+from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
+from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
+from tvm_ffn.kernels.ternary_dense import TernaryDense
+from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+
+Cut = Callable[..., Segments]
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """An operator with several sets of arguments (without the output); the one named "typical" is for timing."""
+
+    operator: Any
+    runs: Mapping[str, tuple[np.ndarray, ...]]
+
+
+def kernel_case(shape: Shape, plan: KernelPlan, cut: Cut = segments) -> KernelCase:
+    """Build a record's operator with the decisions of ``plan``; the same record always gives the same numbers.
+
+    ``cut`` chooses the int16 segments of the ternary matrices (`codes.segments`; a test passes one that overflows).
+    """
+    return _case(shape, plan, cut, np.random.default_rng(zlib.crc32(shape.name.encode())))
+
+
+@singledispatch
+def _case(shape: Any, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    raise TypeError(f"no operator for {type(shape).__name__}")
+
+
+@_case.register
+def _ternary_conv(shape: TernaryConv, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    g = shape.geometry
+    size = (g.batch, g.channels, g.height, g.width)
+    factored = Factored(shape, rng, size, lambda x: im2col_numpy(x, g))
+    groups, terms, inputs = factored.y.shape
+    cut_y = cut(factored.y.reshape(-1, inputs), LIMIT, step=GROUP, chunk=plan.chunk)
+    cut_x = cut(factored.x.reshape(-1, terms), shape.middle_limit, step=GROUP, chunk=plan.chunk)
+    product = FactoredProduct(groups, inputs, terms, shape.outputs, shape.middle_limit, cut_y, cut_x, shape.epilogue)
+    operator = TernaryConv2d(g, product, plan.pixel_block)
+    return KernelCase(operator, factored.runs(_codes(factored.y, cut_y), _codes(factored.x, cut_x), operator.out_shape))
+
+
+@_case.register
+def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    factored = Factored(shape, rng, (shape.rows, shape.inputs), _dense_columns)
+    y, x, sizes = factored.y, factored.x, (shape.inputs, shape.terms, shape.outputs)
+    if shape.kernel == "masks":
+        cut_y = cut(y[0], LIMIT, step=1, chunk=shape.inputs)
+        cut_x = cut(x[0], shape.middle_limit, step=1, chunk=shape.terms)
+        gemv = TernaryGemv(shape.rows, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
+        return KernelCase(gemv, factored.runs(pack_masks(y[0], LANES), pack_masks(x[0], LANES), gemv.out_shape))
+    cut_y = cut(y[0], LIMIT, step=GROUP, chunk=plan.chunk)
+    cut_x = cut(x[0], shape.middle_limit, step=GROUP, chunk=plan.chunk)
+    product = FactoredProduct(1, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
+    dense = TernaryDense(shape.rows, product, plan.pixel_block)
+    return KernelCase(dense, factored.runs(_codes(y, cut_y), _codes(x, cut_x), dense.out_shape))
+
+
+@_case.register
+def _int8_conv(shape: Int8Conv, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    g = shape.geometry
+    operator = Int8Conv2d(g, shape.outputs, shape.epilogue, plan.float_block)
+    size = (g.batch, g.channels, g.height, g.width)
+    runs = int8_runs(shape, rng, size, lambda x: im2col_numpy(x, g), lambda w: w, operator.out_shape)
+    return KernelCase(operator, runs)
+
+
+@_case.register
+def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue)
+    size = (shape.rows, shape.inputs)
+    runs = int8_runs(shape, rng, size, _dense_columns, lambda w: Int8Dense.pack(w[0]), operator.out_shape)
+    return KernelCase(operator, runs)
+
+
+@_case.register
+def _pool(shape: Pool, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    images = extremes(rng, shape.window.shape)
+    if shape.kind == "max":
+        return KernelCase(MaxPool2d(shape.window), {name: (x,) for name, x in images.items()})
+    scale = (rng.uniform(1.0, 2.0) / shape.window.counts()).astype(np.float32)
+    runs = {name: (x, scale) for name, x in images.items()}
+    runs["ties"] = (images[TYPICAL], np.full_like(scale, 0.5))
+    return KernelCase(AvgPool2d(shape.window, shape.epilogue), runs)
+
+
+@_case.register
+def _pointwise(shape: Pointwise, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+    size, epilogue = shape.shape, shape.epilogue
+    images = extremes(rng, size)
+    if shape.kind == "add":
+        others = extremes(rng, size)
+        if size[-2:] == (255, 255):  # every value with every other
+            images[TYPICAL][:], others[TYPICAL][:] = (axis - LIMIT for axis in np.indices((255, 255)))
+        scales = {name: (one_scale(0.61), one_scale(0.73)) for name in images} | {
+            "ties": (one_scale(0.5), one_scale(2.0**-9))
+        }
+        images["ties"], others["ties"] = images[TYPICAL], others[TYPICAL]
+        runs = {name: (x, scales[name][0], others[name], scales[name][1]) for name, x in images.items()}
+        return KernelCase(Add(size, epilogue), runs)
+    if shape.kind == "affine":
+        assert epilogue.lo is not None and epilogue.hi is not None
+        scale = rng.normal(size=size[1]).astype(np.float32)
+        offset = rng.integers(-50 << FRACTION_BITS, 50 << FRACTION_BITS, size[1]).astype(np.int32)
+        runs = {name: (x, scale, offset) for name, x in images.items()}
+        runs["ties"] = (images[TYPICAL], np.full_like(scale, 0.5), np.zeros_like(offset))
+        return KernelCase(Affine(size, int(epilogue.lo), int(epilogue.hi)), runs)
+    slopes = np.array([1.0, 0.1] if epilogue.leaky else [1.0], np.float32)
+    inputs: dict[str, np.ndarray] = dict(images)
+    if shape.in_dtype == "float32":
+        inputs = {
+            TYPICAL: rng.normal(0, 70, size).astype(np.float32),
+            "huge": rng.normal(0, 1e30, size).astype(np.float32),
+        }
+        inputs["integers"] = rng.integers(-300, 300, size).astype(np.float32)
+    runs = {name: (x, slopes * np.float32(0.83)) for name, x in inputs.items()}
+    runs["ties"] = (inputs.get("integers", images[TYPICAL]), slopes * np.float32(0.5))
+    return KernelCase(Rescale(size, shape.in_dtype, epilogue), runs)
+
+
+def _dense_columns(x: np.ndarray) -> np.ndarray:
+    return x.T[None, None]
+
+
+def _codes(matrices: np.ndarray, cut: Segments) -> np.ndarray:
+    return np.stack([pack_groups(matrix, cut) for matrix in matrices])

@@ -1,0 +1,249 @@
+"""The one table of kernel shapes: tests take every record, kernel benchmarks those flagged ``benchmark``.
+
+The small ones are chosen to break something: sizes that no vector divides, a single term or output, rows long enough
+for several int16 segments, strides, borders and dilations that don't fit each other, every form of the epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.pool2d import Window
+
+INT8 = Epilogue()
+RELU = Epilogue(lo=0)
+RESIDUAL = Epilogue(lo=0, residual=True)
+LEAKY = Epilogue(leaky=True)
+LEAKY_RESIDUAL = Epilogue(lo=-100, hi=99, leaky=True, residual=True)
+FLOAT = Epilogue("float32", None, None)
+FLOAT_RELU6 = Epilogue("float32", 0.0, 6.0)
+
+
+@dataclass(frozen=True)
+class TernaryConv:
+    """A factorised convolution; ``terms`` and ``outputs`` count one group, ``zeros`` is the share of zero entries."""
+
+    name: str
+    geometry: ConvGeometry
+    terms: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    middle_limit: int = 511
+    zeros: float = 0.5
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class TernaryMatmul:
+    """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables) or "masks" (bit masks)."""
+
+    name: str
+    kernel: str
+    rows: int
+    inputs: int
+    terms: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    middle_limit: int = 511
+    zeros: float = 0.5
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class Int8Conv:
+    """A convolution with int8 weights; ``outputs`` counts one group."""
+
+    name: str
+    geometry: ConvGeometry
+    outputs: int
+    epilogue: Epilogue = INT8
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class Int8Matmul:
+    """A dense layer with int8 weights."""
+
+    name: str
+    rows: int
+    inputs: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pooling; ``kind`` is "max" or "average"."""
+
+    name: str
+    kind: str
+    window: Window
+    epilogue: Epilogue = INT8
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """An elementwise operator; ``kind`` is "add", "affine" or "rescale" (of a tensor of ``in_dtype``)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    epilogue: Epilogue = INT8
+    in_dtype: str = "int8"
+    benchmark: bool = False
+
+
+Shape = TernaryConv | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
+
+_SAME = (1, 1, 1, 1)
+_UNEVEN = ConvGeometry(1, 8, 11, 12, (3, 2), (2, 3), (0, 1, 1, 2), (2, 1))
+_SMALL = ConvGeometry(1, 5, 9, 9, (3, 3), (1, 1), _SAME)
+_GROUPED = ConvGeometry(2, 8, 11, 9, (3, 3), (2, 2), _SAME, groups=2)
+
+TERNARY_CONVS = (
+    TernaryConv("conv3x3", _SMALL, 7, 6),
+    TernaryConv("conv3x3-dense-entries", ConvGeometry(1, 4, 6, 7, (3, 3), (1, 1), _SAME), 9, 5, zeros=0.0),
+    TernaryConv("conv3x3-one-term", _SMALL, 1, 6),
+    TernaryConv("conv3x3-one-output", _SMALL, 7, 1, RELU),
+    TernaryConv("conv3x3-one-pixel", ConvGeometry(1, 3, 3, 3, (3, 3)), 5, 4),
+    TernaryConv("conv3x3-one-row", ConvGeometry(1, 3, 1, 70, (3, 3), (1, 1), _SAME), 5, 4),
+    TernaryConv("conv3x3-stride2-groups-batch2-residual", _GROUPED, 7, 6, RESIDUAL),
+    TernaryConv("conv3x3-depthwise", ConvGeometry(1, 5, 7, 6, (3, 3), (1, 1), _SAME, groups=5), 3, 2),
+    TernaryConv("conv3x2-stride2x3-uneven-padding-dilation-leaky", _UNEVEN, 7, 6, LEAKY),
+    TernaryConv("conv3x3-dilation2", ConvGeometry(1, 5, 10, 9, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), 8, 9),
+    TernaryConv("conv3x3-wide-middle", _SMALL, 20, 6, middle_limit=2047),
+    TernaryConv("conv3x3-float", _SMALL, 7, 6, FLOAT),
+    TernaryConv("conv1x1", ConvGeometry(1, 10, 7, 7), 11, 13, RELU),
+    TernaryConv("conv1x1-one-channel", ConvGeometry(1, 1, 5, 5), 2, 3),
+    TernaryConv("conv1x1-stride2-float", ConvGeometry(1, 8, 11, 12, (1, 1), (2, 2)), 7, 6, FLOAT_RELU6),
+    TernaryConv("conv1x1-stride3", ConvGeometry(2, 6, 11, 10, (1, 1), (3, 3)), 7, 6),
+    TernaryConv("conv1x1-padding", ConvGeometry(1, 6, 5, 4, (1, 1), (1, 1), (1, 0, 2, 1)), 5, 4),
+    TernaryConv("conv5x5", ConvGeometry(1, 4, 9, 10, (5, 5), (1, 1), (2, 2, 2, 2)), 9, 8, LEAKY_RESIDUAL),
+    TernaryConv("conv7x7-stride2", ConvGeometry(1, 3, 19, 21, (7, 7), (2, 2), (3, 3, 3, 3)), 12, 8),
+    TernaryConv("conv7x1-stride3", ConvGeometry(1, 3, 17, 6, (7, 1), (3, 1), (3, 0, 3, 0)), 5, 4),
+    TernaryConv("conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 150, 6, zeros=0.3),
+    TernaryConv(
+        "conv3x3-segments-groups-residual",
+        ConvGeometry(1, 130, 5, 4, (3, 3), (2, 1), _SAME, groups=2),
+        80,
+        5,
+        RESIDUAL,
+        zeros=0.1,
+    ),
+)
+
+TERNARY_MATMULS = (
+    TernaryMatmul("dense-rows", "rows", 19, 50, 23, 17),
+    TernaryMatmul("dense-rows-one-row", "rows", 1, 10, 7, 5, LEAKY),
+    TernaryMatmul("dense-rows-residual", "rows", 33, 20, 9, 30, RESIDUAL),
+    TernaryMatmul("dense-rows-segments-float", "rows", 12, 700, 150, 21, FLOAT, zeros=0.2),
+    TernaryMatmul("gemv", "masks", 1, 10, 7, 5),
+    TernaryMatmul("gemv-one", "masks", 1, 1, 1, 1),
+    TernaryMatmul("gemv-rows-residual", "masks", 3, 90, 70, 65, RESIDUAL),
+    TernaryMatmul("gemv-segments", "masks", 2, 700, 150, 130, LEAKY, zeros=0.2),
+    TernaryMatmul("gemv-segments-that-do-not-divide", "masks", 1, 523, 141, 64, zeros=0.0),
+    TernaryMatmul("gemv-wide-middle-float", "masks", 7, 65, 129, 10, FLOAT, middle_limit=2047),
+)
+
+INT8_LAYERS = (
+    Int8Conv("int8-conv3x3", _SMALL, 6),
+    Int8Conv("int8-conv7x7-stride2-first", ConvGeometry(1, 3, 23, 25, (7, 7), (2, 2), (3, 3, 3, 3)), 16, RELU),
+    Int8Conv("int8-conv3x3-depthwise", ConvGeometry(1, 9, 13, 11, (3, 3), (2, 2), _SAME, groups=9), 1, RELU),
+    Int8Conv("int8-conv3x3-depthwise-dilated", ConvGeometry(2, 4, 9, 8, (3, 3), (1, 1), (2, 1, 2, 3), (2, 2), 4), 1),
+    Int8Conv("int8-conv3x3-groups-batch2-residual", _GROUPED, 3, RESIDUAL),
+    Int8Conv("int8-conv-uneven-leaky", _UNEVEN, 5, LEAKY),
+    Int8Conv("int8-conv3x3-runs", ConvGeometry(1, 121, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 7, LEAKY_RESIDUAL),
+    Int8Conv("int8-conv1x1-longest-run-float", ConvGeometry(1, 1040, 2, 3), 3, FLOAT),
+    Int8Conv("int8-conv1x1-runs-that-do-not-divide", ConvGeometry(1, 1041, 2, 3), 3, FLOAT),
+    Int8Matmul("int8-dense", 1, 10, 5),
+    Int8Matmul("int8-dense-rows-residual", 5, 70, 65, RESIDUAL),
+    Int8Matmul("int8-dense-one-output", 2, 33, 1, LEAKY),
+    Int8Matmul("int8-dense-longest-run-float", 1, 1040, 3, FLOAT),
+    Int8Matmul("int8-dense-runs-that-do-not-divide", 2, 2083, 70, FLOAT),
+)
+
+POOLS = (
+    Pool("max3x3-stride2", "max", Window((1, 6, 15, 17), (3, 3), (2, 2), (1, 1), (1, 1), (8, 9))),
+    Pool("max3x3-ceil", "max", Window((1, 5, 14, 12), (3, 3), (2, 2), (0, 0), (1, 1), (7, 6))),
+    Pool("max3x2-dilation", "max", Window((2, 5, 13, 11), (3, 2), (2, 1), (0, 1), (1, 2), (6, 11))),
+    Pool("max-one-pixel", "max", Window((1, 1, 1, 1), (1, 1), (1, 1), (0, 0), (1, 1), (1, 1))),
+    Pool("average-global", "average", Window((2, 7, 7, 7), (7, 7), (1, 1), (0, 0), (1, 1), (1, 1)), RELU),
+    Pool("average2x2-float", "average", Window((1, 6, 10, 14), (2, 2), (2, 2), (0, 0), (1, 1), (5, 7)), FLOAT),
+    Pool("average3x3-padding", "average", Window((1, 5, 9, 8), (3, 3), (1, 1), (1, 1), (1, 1), (9, 8))),
+    Pool("average3x3-ceil", "average", Window((1, 5, 8, 11), (3, 3), (2, 2), (0, 0), (1, 1), (4, 5))),
+    Pool("average2x3-dilation", "average", Window((1, 3, 9, 12), (2, 3), (1, 2), (0, 1), (2, 1), (7, 6))),
+)
+
+POINTWISE = (
+    Pointwise("add", "add", (2, 5, 7, 9), Epilogue(residual=True)),
+    Pointwise("add-relu-2d", "add", (3, 131), RESIDUAL),
+    Pointwise("add-all-pairs", "add", (1, 255, 255), Epilogue(residual=True)),
+    Pointwise("affine", "affine", (2, 7, 5, 11), INT8),
+    Pointwise("affine-relu", "affine", (1, 6, 37), Epilogue(lo=0, hi=100)),
+    Pointwise("rescale", "rescale", (1, 255), INT8),
+    Pointwise("rescale-leaky", "rescale", (2, 3, 7, 5), LEAKY),
+    Pointwise("dequantize", "rescale", (3, 85), FLOAT),
+    Pointwise("quantize", "rescale", (1, 3, 9, 11), INT8, "float32"),
+    Pointwise("quantize-leaky", "rescale", (257,), LEAKY, "float32"),
+)
+
+
+def _layer(channels: int, size: int, outputs: int, kernel: int, ratio: float, stride: int = 1) -> TernaryConv:
+    """One of the guide's layers, with ``ratio * min(m, n)`` terms."""
+    geometry = ConvGeometry(1, channels, size, size, (kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+    terms = int(ratio * min(outputs, geometry.inputs))
+    name = f"conv{kernel}x{kernel}-{channels}to{outputs}at{size}-stride{stride}-ratio{ratio}"
+    return TernaryConv(name, geometry, terms, outputs, RELU, benchmark=True)
+
+
+LAYERS = (
+    *(
+        _layer(*layer, ratio)
+        for ratio in (1.0, 1.5)
+        for layer in (
+            (64, 56, 64, 3),
+            (128, 28, 128, 3),
+            (256, 14, 256, 3),
+            (512, 7, 512, 3),
+            (64, 56, 256, 1),
+            (256, 56, 64, 1),
+            (1024, 14, 256, 1),
+        )
+    ),
+    _layer(64, 56, 128, 3, 1.5, stride=2),
+    TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
+    TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),
+    TernaryMatmul("dense-197x768x768-ratio1.0", "rows", 197, 768, 768, 768, RESIDUAL, benchmark=True),
+    Int8Conv(
+        "int8-conv7x7-3to64at224", ConvGeometry(1, 3, 224, 224, (7, 7), (2, 2), (3, 3, 3, 3)), 64, RELU, benchmark=True
+    ),
+    Int8Conv(
+        "int8-depthwise3x3-144at56",
+        ConvGeometry(1, 144, 56, 56, (3, 3), (1, 1), _SAME, groups=144),
+        1,
+        RELU,
+        benchmark=True,
+    ),
+    Int8Matmul("int8-dense-512to1000", 1, 512, 1000, FLOAT, benchmark=True),
+    Pool("max3x3-64at112", "max", Window((1, 64, 112, 112), (3, 3), (2, 2), (1, 1), (1, 1), (56, 56)), benchmark=True),
+    Pool("average-512at7", "average", Window((1, 512, 7, 7), (7, 7), (1, 1), (0, 0), (1, 1), (1, 1)), benchmark=True),
+    Pointwise("add-64at56", "add", (1, 64, 56, 56), RESIDUAL, benchmark=True),
+    Pointwise("quantize-3at224", "rescale", (1, 3, 224, 224), INT8, "float32", benchmark=True),
+)
+
+SHAPES: tuple[Shape, ...] = (*TERNARY_CONVS, *TERNARY_MATMULS, *INT8_LAYERS, *POOLS, *POINTWISE, *LAYERS)
+
+
+def tested() -> Iterator[Shape]:
+    """The small records: every test runs them."""
+    return (shape for shape in SHAPES if not shape.benchmark)
+
+
+def benchmarked() -> Iterator[Shape]:
+    """The layers that are timed."""
+    return (shape for shape in SHAPES if shape.benchmark)
