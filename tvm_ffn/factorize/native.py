@@ -87,5 +87,6 @@ class NativeBackend(Backend):
         target: Matrix,
         y: Matrix,
         passes: int,
+        width: int,
     ) -> int:
-        return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes))
+        return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes, width))

@@ -7,6 +7,8 @@ import numpy as np
 from tvm_ffn.factorize.backend import Backend
 from tvm_ffn.factorize.products import Matrix
 
+POLISHED = 4
+"""Of the lattice points near a column, those from which coordinate descent starts."""
 EXHAUSTED = 1e-12
 """A residual below this share of the first energy is float32 noise: no further term is fitted to it."""
 
@@ -143,27 +145,37 @@ class NumpyBackend(Backend):
         target: Matrix,
         y: Matrix,
         passes: int,
+        width: int,
     ) -> int:
         changes = 0
         for j in range(len(y)):
             t = target[j] - feed[:j, j] @ target[:j]
             kept, s_kept = y[j].copy(), t - previous[j]
             _descend(gram, s_kept, kept, passes)
-            rounded = nearest_plane(lower, inverse @ t)
-            s_rounded = t - gram @ rounded
-            _descend(gram, s_rounded, rounded, passes)
             # y^T G y / 2 - t^T y = -y^T (t + s) / 2
-            wins = -rounded @ (t + s_rounded) < -kept @ (t + s_kept)
-            best, target[j] = (rounded, s_rounded) if wins else (kept, s_kept)
-            changes += int(np.count_nonzero(best != y[j]))
-            y[j] = best
+            best = -kept @ (t + s_kept)
+            for point in nearest_points(lower, inverse @ t, width)[:POLISHED]:
+                s = t - gram @ point
+                _descend(gram, s, point, passes)
+                if -point @ (t + s) < best:
+                    best, kept, s_kept = -point @ (t + s), point, s
+            changes += int(np.count_nonzero(kept != y[j]))
+            y[j], target[j] = kept, s_kept
         return changes
 
 
-def nearest_plane(lower: Matrix, q: Matrix) -> Matrix:
-    """Babai's nearest plane, clipped to {-1, 0, 1}: ``min_z |L^T z - q|`` from the last coordinate to the first."""
-    z = np.zeros_like(q)
+def nearest_points(lower: Matrix, q: Matrix, width: int) -> Matrix:
+    """Ternary rows z near ``min_z |L^T z - q|``, nearest first, by a beam of ``width`` from the last coordinate on.
+
+    Width 1 is Babai's nearest plane with clipping.
+    """
+    values = np.array([-1, 0, 1], np.float32)
+    rows, cost = q[None].copy(), np.zeros(1, np.float32)
     for i in range(len(q) - 1, -1, -1):
-        z[i] = np.clip(np.rint(q[i] / lower[i, i]), -1, 1)
-        q[:i] -= z[i] * lower[i, :i]
-    return z
+        extended = (cost[:, None] + np.square(rows[:, i, None] - values * lower[i, i])).ravel()
+        nearest = np.argsort(extended, kind="stable")[:width]
+        cost, value = extended[nearest], values[nearest % 3]
+        rows = rows[nearest // 3]
+        rows[:, :i] -= value[:, None] * lower[i, :i]
+        rows[:, i] = value
+    return rows

@@ -24,7 +24,7 @@ DESCENTS_PER_ROUND = 2
 
 
 def solve_response(
-    w: Matrix, rank: int, h: Matrix | None, *, rounds: int, sweeps: int, seed: int, backend: Backend
+    w: Matrix, rank: int, h: Matrix | None, *, rounds: int, sweeps: int, beam: int, seed: int, backend: Backend
 ) -> State:
     """Factorise ``w`` (m, n) in the metric of ``h`` (n, n; positive definite; None is the identity)."""
     n = w.shape[1]
@@ -36,7 +36,7 @@ def solve_response(
     refit_terms(state, moments)
     best, best_error = state.copy(), energy(w - state.product(), h, backend)
     for _ in range(rounds):
-        state.y = column_pass(state.left(), w, state.y, order, feedback, backend=backend)
+        state.y = column_pass(state.left(), w, state.y, order, feedback, beam=beam, backend=backend)
         refit_terms(state, Moments.of(state.y, h, wh, backend))
         for _ in range(DESCENTS_PER_ROUND):
             descend_y(state, h, wh, backend)
