@@ -3,7 +3,7 @@
 With V = diag(a) X diag(d), column j solves ``min |V y - w_j|`` over ternary y. V has more columns than rows, so this
 is a closest-point problem in a lattice: a beam search on the ridged Gram matrix ``G + r I = L L^T`` (of width 1:
 Babai's nearest plane) gives some starts, the previous column another, and the best after coordinate descent is kept.
-With 16 points kept the response error is 2 % (wide layers) to 6 % (narrow ones) lower than with Babai's. The error
+With 64 points kept the response error is 2 % (wide layers) to 8 % (narrow ones) lower than with Babai's. The error
 ``e_j = (w_j - V y_j) / U_jj`` moves the later columns by ``-U_jl e_j`` (GPTQ, with H^-1 = U^T U).
 Inside a block of columns only ``V^T w_j`` is needed; the columns after the block follow by one GEMM.
 """

@@ -21,6 +21,8 @@ from tvm_ffn.factorize.target import error_feedback
 
 COLUMNS_PER_BLOCK = 256
 DESCENTS_PER_ROUND = 2
+BEAM_GROWTH = 8
+"""From round to round: a wide beam pays only in the last one, whose Y is kept."""
 
 
 def solve_response(
@@ -35,8 +37,9 @@ def solve_response(
     refit_rows(state, moments)
     refit_terms(state, moments)
     best, best_error = state.copy(), energy(w - state.product(), h, backend)
-    for _ in range(rounds):
-        state.y = column_pass(state.left(), w, state.y, order, feedback, beam=beam, backend=backend)
+    for earlier in reversed(range(rounds)):
+        width = max(1, beam // BEAM_GROWTH**earlier)
+        state.y = column_pass(state.left(), w, state.y, order, feedback, beam=width, backend=backend)
         refit_terms(state, Moments.of(state.y, h, wh, backend))
         for _ in range(DESCENTS_PER_ROUND):
             descend_y(state, h, wh, backend)

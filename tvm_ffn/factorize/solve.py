@@ -27,7 +27,7 @@ def factorize(
     gram: ArrayLike | None = None,
     rounds: int = 4,
     sweeps: int = 5,
-    beam: int = 16,
+    beam: int = 64,
     seed: int = 0,
     threads: int | None = None,
     backend: Backend | None = None,
@@ -37,8 +37,8 @@ def factorize(
     ``method``: "sdd", the paper's semidiscrete decomposition with improved sweeps (arXiv 1611.01972; plain
     Frobenius error, a = 1), or "response", which minimises ``tr(E H E^T)`` with H = ``gram`` (n, n), the ridged
     covariance of the layer's inputs (None: the identity). ``sweeps`` and ``rounds`` bound the refinement of the two;
-    ``beam`` is the number of points kept in the response solver's search for a column (1 is fastest; 64 takes four
-    times as long as 16 for another 1-3 % less error). ``seed`` matters only for weights whose rows sum to zero;
+    ``beam`` is the number of points kept in the response solver's search for a column in the last round (1 is fastest;
+    earlier rounds keep fewer). ``seed`` matters only for weights whose rows sum to zero;
     ``threads`` (default: all cores of this process) changes the time, not the result; ``backend`` replaces the native
     inner loops, e.g. by `reference.NumpyBackend`.
     Raises ConfigError for weights or a gram that are not finite or do not fit, a rank below 1, an unknown method.
