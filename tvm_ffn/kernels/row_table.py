@@ -48,9 +48,12 @@ def row_table_sum(
     """
 
     def entry(n: Any, j: Any, g: Any, e: Any, p: Any) -> Any:
-        # The last group may reach past the inputs: its digits there are zero, any input in bounds will do.
-        parts = [_signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(GROUP)]
-        return parts[0] + parts[1] + parts[2]
+        # The last group may reach past the inputs: its digits there are zero, any input in bounds will do. (But not in
+        # the only group: of the same input three times LLVM makes a multiply by three.)
+        parts = [
+            _signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(min(GROUP, inputs))
+        ]
+        return sum(parts[1:], parts[0])
 
     table = b.compute(f"{stage}_table", (*outer, cut.steps, TABLE_ROWS, pixels), "int16", entry)
 
