@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -32,6 +33,11 @@ class KernelBuilder:
         """Declare the next argument of the function."""
         return T.arg(name, T.Buffer(tuple(shape), dtype))
 
+    def tensor(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        """A new tensor to be filled by blocks that name it as ``out``."""
+        self._enter_root()
+        return self._allocate(name, shape, dtype)
+
     def _allocate(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
         buffer = T.sblock_alloc_buffer(tuple(shape), dtype)
         IRBuilder.name(name, buffer)
@@ -57,9 +63,9 @@ class KernelBuilder:
     ) -> Buffer:
         """One block over ``shape`` that stores ``value(*indices)``, by default at those indices of a new tensor.
 
-        ``out`` names an existing tensor instead. ``at`` maps the indices to another place in a tensor of ``size``,
-        scattered over its last axis: the block then claims that whole axis, so that the elements which are never
-        written (and never matter) do not stop a schedule.
+        ``out`` names an existing tensor instead. ``at`` maps the indices to another place; with ``size``, in a new
+        tensor of that size, scattered over its last axis: the block then claims that whole axis, so that the elements
+        which are never written (and never matter) do not stop a schedule.
         """
         self._enter_root()
         target = out if out is not None else self._allocate(name, size or shape, dtype)
@@ -69,8 +75,8 @@ class KernelBuilder:
                 place = index
                 if at is not None:
                     place = list(at(*index))
-                    assert size is not None
-                    T.writes(target[(*place[:-1], slice(0, size[-1]))])
+                    if size is not None:
+                        T.writes(target[(*place[:-1], slice(0, size[-1]))])
                 T.buffer_store(target, value(*index), place)
         return target
 
@@ -103,6 +109,27 @@ class KernelBuilder:
                 with T.init():
                     T.buffer_store(target, _constant(dtype, identity), index)
                 T.buffer_store(target, combine(target[tuple(index)], value(*index, *inner)), index)
+        return target
+
+    @contextmanager
+    def tile(self, name: str, outer: Sequence[int]) -> Iterator[list[Any]]:
+        """An outer block over ``outer``: tensors made inside belong to one of its instances. Yields the indices."""
+        self._enter_root()
+        with T.grid(*outer) as loops:
+            with T.sblock(name):
+                yield [T.axis.spatial(n, v) for n, v in zip(outer, _tuple(loops), strict=True)]
+
+    def call_assembly(
+        self, name: str, shape: Sequence[int], dtype: str, llvm: str, *, reads: Any, calls: Callable[[Buffer], None]
+    ) -> Buffer:
+        """One block that fills a new tensor by calling functions of the LLVM module ``llvm``; ``reads`` is the region
+        they read, ``calls(tensor)`` emits the calls."""
+        target = self._allocate(name, shape, dtype)
+        with T.sblock(name):
+            T.reads(reads)
+            T.writes(target[tuple(slice(0, extent) for extent in shape)])
+            with T.attr(T.int32(0), "pragma_import_llvm", llvm):
+                calls(target)
         return target
 
     def finish(self) -> PrimFunc:

@@ -57,10 +57,12 @@ class ConvGeometry:
         """Columns of padding that two rows share: at stride 1 the right one of a row is the left one of the next."""
         return min(self.padding[1], self.padding[3]) if self.strides[1] == 1 else 0
 
-    @property
-    def plane_rows(self) -> int:
-        """Rows of a plane, with one of zeros below for the last row's shared padding."""
-        return self.out_height + self._reach[0] // self.strides[0] + (1 if self._shared else 0)
+    def plane_rows(self, lanes: int) -> int:
+        """Rows of a plane so that ``lanes`` pixels may be read from any tap's offset: those of the image with its
+        padding, one of zeros below for the last row's shared padding, and what a last, longer run of pixels reaches."""
+        image = self.out_height + self._reach[0] // self.strides[0] + (1 if self._shared else 0)
+        furthest = self._reach[0] // self.strides[0] * self.pitch + self._reach[1] // self.strides[1] + lanes
+        return max(image, -(-furthest // self.pitch))
 
     @cached_property
     def pitch(self) -> int:
@@ -72,19 +74,16 @@ class ConvGeometry:
         """Length of the flat output space, the unread columns included (the last row ends with the image)."""
         return (self.out_height - 1) * self.pitch + self.out_width
 
-    @property
-    def plane_size(self) -> int:
-        return self.plane_rows * self.pitch
+    def plane_size(self, lanes: int) -> int:
+        """Elements of one phase's plane."""
+        return self.plane_rows(lanes) * self.pitch
 
     def span(self, lanes: int) -> int:
-        """Elements of one channel's planes so that ``lanes`` pixels may be read from any tap's offset."""
-        planes = self.phases[0] * self.phases[1]
-        furthest = (planes - 1) * self.plane_size + self._reach[0] // self.strides[0] * self.pitch
-        furthest += self._reach[1] // self.strides[1] + lanes
-        return max(planes * self.plane_size, furthest)
+        """Elements of one channel: its planes, one for each phase."""
+        return self.phases[0] * self.phases[1] * self.plane_size(lanes)
 
-    def tap_offset(self, dy, dx):  # type: ignore[no-untyped-def]  # integers or TensorIR expressions
+    def tap_offset(self, dy, dx, lanes: int):  # type: ignore[no-untyped-def]  # integers or TensorIR expressions
         """Offset of tap (dy, dx) in a channel's planes."""
         down, right = dy * self.dilation[0], dx * self.dilation[1]
         phase = down % self.strides[0] * self.phases[1] + right % self.strides[1]
-        return phase * self.plane_size + down // self.strides[0] * self.pitch + right // self.strides[1]
+        return phase * self.plane_size(lanes) + down // self.strides[0] * self.pitch + right // self.strides[1]

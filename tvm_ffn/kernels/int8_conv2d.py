@@ -68,7 +68,7 @@ class Int8Conv2d:
 
         def column(n: Any, j: Any, k: Any, p: Any) -> Any:
             tap = k % g.taps
-            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1])
+            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], pixels)
             return T.Cast("float32", planes[n, j * channels + k // g.taps, offset + p])
 
         shape = (g.batch, g.groups, self.outputs, pixels)

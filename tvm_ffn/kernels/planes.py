@@ -12,22 +12,22 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.geometry import ConvGeometry
 
 
-def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffer:
-    """Block "planes": int8 (images, channels, span), the padded image by phase of the stride, rows at the pitch."""
+def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype: str = "int8") -> Buffer:
+    """Block "planes": ``dtype`` (images, channels, span), the padded image by phase of the stride, rows at the pitch."""
     top, left = g.padding[0], g.padding[1]
     rows, columns = g.phases
 
     def value(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> Any:
         h, w = r * g.strides[0] + fh - top, q * g.strides[1] + fw - left
         inside = T.And(T.And(h >= 0, h < g.height), T.And(w >= 0, w < g.width))
-        return T.if_then_else(inside, x[n, c, h, w], T.int8(0))
+        return T.Cast(dtype, T.if_then_else(inside, x[n, c, h, w], T.int8(0)))
 
     def place(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> tuple[Any, Any, Any]:
-        return n, c, (fh * columns + fw) * g.plane_size + r * g.pitch + q
+        return n, c, (fh * columns + fw) * g.plane_size(lanes) + r * g.pitch + q
 
-    shape = (g.batch, g.channels, rows, columns, g.plane_rows, g.pitch)
+    shape = (g.batch, g.channels, rows, columns, g.plane_rows(lanes), g.pitch)
     size = (g.batch, g.channels, g.span(lanes))
-    return b.compute("planes", shape, "int8", value, at=place, size=size)
+    return b.compute("planes", shape, dtype, value, at=place, size=size)
 
 
 def flat_copy(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffer:

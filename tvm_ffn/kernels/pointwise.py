@@ -82,7 +82,11 @@ class Affine:
         one = np.float32(2**ep.FRACTION_BITS)
         channels = (1, -1, *(1,) * (len(self.shape) - 2))
         product = x.astype(np.float32) * (scale * one).reshape(channels)
-        fixed = np.rint(np.clip(product, -ep.WIDE, ep.WIDE)).astype(np.int32) + offset.reshape(channels) + 2 ** (ep.FRACTION_BITS - 1)
+        fixed = (
+            np.rint(np.clip(product, -ep.WIDE, ep.WIDE)).astype(np.int32)
+            + offset.reshape(channels)
+            + 2 ** (ep.FRACTION_BITS - 1)
+        )
         return np.clip(fixed >> ep.FRACTION_BITS, self.lo, self.hi).astype(np.int8)
 
 

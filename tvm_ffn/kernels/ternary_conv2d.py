@@ -47,7 +47,7 @@ class TernaryConv2d:
 
         def read(n: Any, j: Any, k: Any, p: Any) -> Any:
             tap = k % g.taps
-            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1])
+            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], pixels)
             return T.Cast("int16", planes[n, j * channels + k // g.taps, offset + p])
 
         residual = None

@@ -1,0 +1,1 @@
+"""Rules of x86-64 with AVX2 or AVX-512."""

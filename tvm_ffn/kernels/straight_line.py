@@ -1,0 +1,153 @@
+"""Ternary weights as straight-line vector code (the ``code`` family): zeros emit nothing, no index is ever read.
+
+A block keeps the int16 sums of up to ``rows`` outputs in registers and runs through its inputs in matched pairs: load
+a and b, form a + b and a - b where two rows want them, then every row adds or subtracts one of a, b, a + b, a - b.
+The block is an LLVM function of one inline assembly statement: ordinary vector IR of this size would take minutes to
+compile and spill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvm_ffn.kernels.pairing import match_pairs
+
+
+@dataclass(frozen=True)
+class VectorISA:
+    """An instruction set for int16 lanes in AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
+
+    name: str
+    vector_bytes: int
+    registers: int
+    prefix: str
+    move: str
+    zero: str
+
+    @property
+    def lanes(self) -> int:
+        return self.vector_bytes // 2
+
+    @property
+    def rows(self) -> int:
+        """Outputs of a block: all registers but four."""
+        return self.registers - 4
+
+    def register(self, index: int) -> str:
+        return f"%{self.prefix}{index}"
+
+    @property
+    def clobbers(self) -> str:
+        registers = ",".join(f"~{{xmm{i}}}" for i in range(self.registers))
+        return f"{registers},~{{memory}},~{{dirflag}},~{{fpsr}},~{{flags}}"
+
+
+AVX512 = VectorISA("avx512", 64, 32, "zmm", "vmovdqu64", "vpxord")
+AVX2 = VectorISA("avx2", 32, 16, "ymm", "vmovdqu", "vpxor")
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """Assembly of one block, with the vector additions and loads it executes."""
+
+    lines: Sequence[str]
+    adds: int
+    loads: int
+
+
+def emit_block(ternary: np.ndarray, offsets: np.ndarray, row_bytes: int, isa: VectorISA) -> CodeBlock:
+    """Code of a (R, K) ternary block, R <= ``isa.rows``, that runs over as many neighbouring vectors as it is asked to:
+    input k lies at ``offsets[k]`` bytes, the sum of row r is stored at ``r * row_bytes``."""
+    rows, columns = ternary.shape
+    if rows > isa.rows:
+        raise ValueError(f"a block of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
+    emitter = _Emitter(isa)
+    emitter.lines.append("7:")
+    for row in range(rows):
+        register = isa.register(row)
+        emitter.lines.append(f"{isa.zero} {register},{register},{register}")
+    mates = match_pairs(ternary).tolist()
+    weights = ternary.T.tolist()
+    places = offsets.tolist()
+    for first in range(columns):
+        second = mates[first]
+        if second < 0:
+            emitter.single(weights[first], places[first])
+        elif second > first:
+            emitter.pair(weights[first], weights[second], places[first], places[second])
+    for row in range(rows):
+        emitter.lines.append(f"{isa.move} {isa.register(row)},{row * row_bytes}(%rsi)")
+    step = f"$${isa.vector_bytes}"  # a dollar is doubled in LLVM's inline assembly
+    emitter.lines += [f"addq {step},%rdi", f"addq {step},%rsi", "decq %rdx", "jnz 7b", "vzeroupper"]
+    return CodeBlock(emitter.lines, emitter.adds, emitter.loads)
+
+
+class _Emitter:
+    def __init__(self, isa: VectorISA) -> None:
+        self.isa = isa
+        self.names = [isa.register(i) for i in range(isa.registers)]
+        self.a, self.b, self.sum, self.difference = self.names[-4:]
+        self.lines: list[str] = []
+        self.adds = self.loads = 0
+
+    def single(self, weights: list[int], place: int) -> None:
+        """One input on its own; a lone row adds it from memory."""
+        users = [row for row, weight in enumerate(weights) if weight]
+        if not users:
+            return
+        self.loads += 1
+        if len(users) == 1:
+            self._update(users[0], weights[users[0]], f"{place}(%rdi)")
+            return
+        self._load(self.a, place)
+        for row in users:
+            self._update(row, weights[row], self.a)
+
+    def pair(self, first: list[int], second: list[int], place_a: int, place_b: int) -> None:
+        """Two inputs with their shared sum and difference."""
+        same = sum(1 for p, q in zip(first, second, strict=True) if p * q > 0)
+        opposite = sum(1 for p, q in zip(first, second, strict=True) if p * q < 0)
+        self.loads += 2
+        self._load(self.a, place_a)
+        self._load(self.b, place_b)
+        if same > 1:
+            self._operation("vpaddw", self.b, self.a, self.sum)
+        if opposite > 1:
+            self._operation("vpsubw", self.b, self.a, self.difference)
+        for row, (p, q) in enumerate(zip(first, second, strict=True)):
+            if p * q > 0 and same > 1:
+                self._update(row, p, self.sum)
+            elif p * q < 0 and opposite > 1:
+                self._update(row, p, self.difference)
+            else:
+                if p:
+                    self._update(row, p, self.a)
+                if q:
+                    self._update(row, q, self.b)
+
+    def _load(self, register: str, place: int) -> None:
+        self.lines.append(f"{self.isa.move} {place}(%rdi),{register}")
+
+    def _update(self, row: int, weight: int, source: str) -> None:
+        register = self.names[row]
+        self._operation("vpaddw" if weight > 0 else "vpsubw", source, register, register)
+
+    def _operation(self, name: str, source: str, left: str, target: str) -> None:
+        self.adds += 1
+        self.lines.append(f"{name} {source},{left},{target}")
+
+
+def llvm_function(name: str, block: CodeBlock, isa: VectorISA) -> str:
+    """The block as LLVM IR: ``i32 name(ptr input, ptr output, i64 vectors)``.
+
+    TVM inlines what it imports; ``noduplicate`` keeps LLVM from copying the block when it unrolls the loops around it.
+    """
+    body = "\\0A".join(block.lines)
+    constraints = f"={{rdi}},={{rsi}},={{rdx}},0,1,2,{isa.clobbers}"
+    call = (
+        f'call {{ptr, ptr, i64}} asm sideeffect "{body}", "{constraints}"(ptr %i, ptr %o, i64 %n) noduplicate nounwind'
+    )
+    return f"define i32 @{name}(ptr %i, ptr %o, i64 %n) {{\n  %r = {call}\n  ret i32 0\n}}\n"
