@@ -5,7 +5,7 @@
 The authors' algorithm (arXiv 1611.01972, algorithms 1 and 2): terms are fitted one after another, each to the residual
 of all others, which is computed anew for every term; the support of a ternary vector is found by a sort.
 Both sides use one thread unless told otherwise. Ours does as many sweeps as it needs to reach the other's error
-within 0.1 %. 512x4608 takes the NumPy loops some ten minutes.
+within 0.2 %. 512x4608 takes the NumPy loops some ten minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tvm_ffn.factorize.products import single_threaded_blas
 
 TOLERANCE = 1e-3
 MOST_ITERATIONS = 100
-FEWEST_SWEEPS = 5
+FEWEST_SWEEPS = 4
+EQUAL = 2e-3
 
 
 def weights(m: int, n: int, seed: int = 0) -> np.ndarray:
@@ -82,8 +83,10 @@ def compare(m: int, n: int, rank: int, sweeps: int, threads: int) -> float:
         factors = factorize(w, rank, method="sdd", sweeps=ours_sweeps, threads=threads)
         our_time = time.perf_counter() - begin
         ours = response_error(w, factors, None)
-        if ours <= theirs * (1 + TOLERANCE):
+        if ours <= theirs * (1 + EQUAL):
             break
+    else:
+        raise SystemExit(f"{m}x{n}: {ours_sweeps} sweeps end at error {ours:.4f}, above the other's {theirs:.4f}")
     ratio = their_time / our_time
     left = f"{f'{m}x{n}':>10} {rank:5d} | {sweeps:6d} {theirs:8.4f} {their_time:9.2f} s"
     print(f"{left} | {ours_sweeps:6d} {ours:8.4f} {our_time:9.3f} s | {ratio:7.1f}x", flush=True)
