@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--rank-ratio", type=float, nargs="+", default=[1.0, 1.5])
     parser.add_argument("--target", nargs="+", default=["llvm", "llvm -mcpu=x86-64-v3"])
+    parser.add_argument("--optimize", default="size", choices=("size", "speed"))
     parser.add_argument("--repeat", type=int, default=50)
     parser.add_argument("--cpu", type=int, default=0, help="core for the latencies")
     parser.add_argument("--json", type=Path)
@@ -48,7 +49,7 @@ def _ratio(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
     imported = load_model(options.model)
     data = open_calibration(options.calibration, imported.inputs)
     parsed = [targets.parse_target(target) for target in options.target]
-    solved = Compilation(options.model, parsed[0], FFNConfig(rank_ratio=ratio), data)
+    solved = Compilation(options.model, parsed[0], FFNConfig(rank_ratio=ratio, optimize=options.optimize), data)
     run(solved, stop_after="factorize")
     built = [run(for_target(solved, target), start_at="rewrite") for target in parsed]
     modules = [finish(c) for c in built]

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import FEW_PIXELS, GEMV_KERNEL, ROWS_KERNEL, KernelPlan
+from tvm_ffn.kernel_plan import CODE_KERNEL, FEW_PIXELS, GEMV_KERNEL, ROWS_KERNEL, KernelPlan
+from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
@@ -68,7 +70,8 @@ def linear_operator(
     else:
         operator, weights, kernel = _int8(unit, solution, plan, epilogue)
     constants = (*weights, bias, scale)
-    return LinearOperator(operator, constants, residual_scale, kernel, sum(array.nbytes for array in constants))
+    stored = sum(array.nbytes for array in constants) + getattr(operator, "code_bytes", 0)
+    return LinearOperator(operator, constants, residual_scale, kernel, stored)
 
 
 def conv_geometry(unit: Unit) -> ConvGeometry:
@@ -139,6 +142,9 @@ def _ternary(
         cut_x = segments(flat_x, limit, step=1, chunk=terms)
         gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
         return gemv, (pack_masks(y[0], LANES), middle, pack_masks(x[0], LANES)), GEMV_KERNEL
+    if unit.name in plan.code_layers:
+        code = code_conv2d(conv_geometry(unit), y[0], x[0], (INT8_LIMIT, limit), epilogue, ISAS[plan.isa])
+        return code, (middle,), f"{CODE_KERNEL}-{plan.isa}"
     cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
     product = FactoredProduct(groups, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)

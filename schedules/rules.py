@@ -12,6 +12,7 @@ from tvm_ffn.schedules.generic.pool2d import Pool2d
 from tvm_ffn.schedules.generic.row_table import RowTable
 from tvm_ffn.schedules.generic.ternary_gemv import TernaryGemv
 from tvm_ffn.schedules.rule import ScheduleRule
+from tvm_ffn.schedules.x86.code import Code
 
 GENERIC: Sequence[ScheduleRule] = (
     RowTable(),
@@ -24,8 +25,9 @@ GENERIC: Sequence[ScheduleRule] = (
 )
 
 
-def rules_for(kind: str) -> Sequence[ScheduleRule]:
-    """Rules for a target kind ("llvm"): a family with rules of its own puts them before the generic ones."""
-    if kind != "llvm":
-        raise ValueError(f"no schedule rules for targets of kind '{kind}'")
-    return GENERIC
+X86: Sequence[ScheduleRule] = (Code(), *GENERIC)
+
+
+def rules_for(architecture: str) -> Sequence[ScheduleRule]:
+    """Rules for an architecture ("x86_64", "aarch64", ...): a family's own come before the generic ones."""
+    return X86 if architecture == "x86_64" else GENERIC

@@ -116,6 +116,7 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
         "--target", default="llvm", metavar="T", help='for example "llvm -mtriple=aarch64"; default: this machine'
     )
     parser.add_argument("--rank-ratio", type=float, metavar="R", help="ternary terms k / min(m, n) (default: 1.5)")
+    parser.add_argument("--optimize", choices=("size", "speed"), help="packed weights (default), or weights as code")
     parser.add_argument("--config", metavar="FILE.json", help="all settings, also of single layers")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--calibration", metavar="PATH", help="unlabelled data: a folder of images or an .npz file")

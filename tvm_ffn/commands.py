@@ -33,8 +33,8 @@ def command_compile(options: Namespace) -> None:
     destination = Path(options.output).absolute()
     check_destination(destination)
     config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
-    if options.rank_ratio is not None:
-        config = config.replace(rank_ratio=options.rank_ratio)
+    given = {"rank_ratio": options.rank_ratio, "optimize": options.optimize}
+    config = config.replace(**{key: value for key, value in given.items() if value is not None})
     target = parse_target(options.target)
     calibration = _calibration(options)
 

@@ -23,6 +23,7 @@ from tvm_ffn.suggest import did_you_mean
 
 METHODS = ("response", "sdd")
 PRECISIONS = ("ternary", "int8")
+OPTIMIZE = ("size", "speed")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class FFNConfig:
     # Precision of the first and of the last layer: "int8" or "ternary".
     first_layer: str = "int8"
     last_layer: str = "int8"
+    # "size": packed weights (2.7 bits an entry); "speed": weights as machine code where that is fastest and all weights
+    # together stay within int8's bytes (x86-64 with AVX2 or AVX-512).
+    optimize: str = "size"
     # Settings of single layers by exact name or "re:pattern"; None keeps the layer in fp32.
     layers: Mapping[str, LayerConfig | None] = field(default_factory=dict)
     # Ridge of the input statistics, relative to their mean diagonal.
@@ -107,6 +111,7 @@ class FFNConfig:
         _integer("mid_bits", self.mid_bits, 2, 15)
         _choice("first_layer", self.first_layer, PRECISIONS)
         _choice("last_layer", self.last_layer, PRECISIONS)
+        _choice("optimize", self.optimize, OPTIMIZE)
         _number("ridge", self.ridge, least=0.0)
         _number("target_ridge", self.target_ridge, least=0.0)
         _integer("calibration_rows", self.calibration_rows, 1)

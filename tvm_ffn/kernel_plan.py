@@ -6,23 +6,28 @@ from dataclasses import dataclass
 
 ROWS_KERNEL = "rows"
 GEMV_KERNEL = "masks"
+CODE_KERNEL = "code"
 FEW_PIXELS = 8  # below this many rows a dense layer's vectors run over outputs
 
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """Decisions of the portable kernels.
+    """Decisions for one target.
 
     ``pixel_block``: pixels computed at a time, ``chunk``: groups of three inputs whose tables are alive together
     (27 rows * 2 bytes * pixel_block each: 16 groups of 32 pixels take 27 KB of L1), ``float_block``: pixels of an int8
-    convolution's register tile.
+    convolution's register tile. ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none) and
+    ``code_layers``, the layers that get it.
     """
 
     pixel_block: int = 32
     chunk: int = 16
     float_block: int = 32
+    isa: str = ""
+    code_layers: frozenset[str] = frozenset()
 
 
-def plan_for(vector_bytes: int) -> KernelPlan:
+def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
     """Start values for a CPU with vectors of ``vector_bytes``, measured on AVX-512 and AVX2."""
-    return KernelPlan(float_block=max(8, vector_bytes // 2))
+    isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
+    return KernelPlan(float_block=max(8, vector_bytes // 2), isa=isa)

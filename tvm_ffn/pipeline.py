@@ -21,6 +21,7 @@ from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
 from tvm_ffn.observation import Observation, observe
+from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
 from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
 from tvm_ffn.progress import progress
@@ -85,7 +86,9 @@ def factorize(c: Compilation) -> None:
 
 def rewrite(c: Compilation) -> None:
     """The fp32 graph becomes the integer graph."""
-    c.plan = plan_for(targets.vector_bytes(c.target))
+    c.plan = plan_for(targets.architecture(c.target), targets.vector_bytes(c.target))
+    if c.config.optimize == "speed":
+        c.plan = choose_code(c.quantized, c.plan)
     c.record = IntegerGraph()
     passes = [ToIntegerGraph(c.quantized, c.plan, c.record), VerifyMultiplyFree()]
     c.mod = c.integer = tvm.transform.Sequential(passes)(c.imported.mod)
@@ -109,7 +112,7 @@ def schedule(c: Compilation) -> None:
     """Every TensorIR function gets its schedule."""
     machine = Machine(targets.vector_bytes(c.target), targets.vector_registers(c.target))
     with c.target:
-        c.mod = tvm.transform.Sequential([ApplySchedules(rules_for(c.target.kind.name), machine)])(c.mod)
+        c.mod = tvm.transform.Sequential([ApplySchedules(rules_for(targets.architecture(c.target)), machine)])(c.mod)
 
 
 def build(c: Compilation) -> None:

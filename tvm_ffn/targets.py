@@ -71,6 +71,11 @@ def triple_of(target: tvm.target.Target) -> str:
     return str(target.attrs["mtriple"])
 
 
+def architecture(target: tvm.target.Target) -> str:
+    """Return "x86_64" or "aarch64"."""
+    return host.architecture(triple_of(target))
+
+
 def required_features(target: tvm.target.Target) -> tuple[str, ...]:
     """Return the CPU features (LLVM's names) that code for ``target`` may use beyond its architecture's baseline."""
     from tvm.target.codegen import llvm_get_cpu_features

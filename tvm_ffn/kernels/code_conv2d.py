@@ -19,12 +19,15 @@ from tvm.tirx import Buffer, PrimFunc
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.straight_line import CodeBlock, VectorISA, emit_block, llvm_function
 
 _INT16 = 2  # bytes
+_SMALL_CODE = 100_000  # ternary entries, about 250 KB of instructions
+_SMALL_TILE = 4  # vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,26 @@ class CodeConv2d:
         extra = (arguments[3].reshape(second.shape), arguments[4]) if self.epilogue.residual else None
         stored = ep.apply_numpy(self.epilogue, second, bias[None, :, :, None], scale[:, None, :, :, None], extra)
         return stored.reshape(self.out_shape)
+
+
+def code_conv2d(
+    geometry: ConvGeometry,
+    y: np.ndarray,
+    x: np.ndarray,
+    limits: tuple[int, int],
+    epilogue: Epilogue,
+    isa: VectorISA,
+) -> CodeConv2d:
+    """The convolution with its segments and its tile; ``limits`` bound the magnitudes of input and middle.
+
+    A tile is a few vectors where the code fits the second-level cache, and all pixels where it does not, so that each
+    block's instructions are fetched once.
+    """
+    entries = y.size + x.size
+    whole = -(-geometry.pixels // isa.lanes) * isa.lanes
+    tile = whole if entries > _SMALL_CODE else min(whole, _SMALL_TILE * isa.lanes)
+    bounds_y, bounds_x = column_bounds(y, limits[0]), column_bounds(x, limits[1])
+    return CodeConv2d(geometry, y, x, bounds_y, bounds_x, limits[1], epilogue, isa, tile)
 
 
 def _total(partial: Buffer, m: Any, p: Any) -> Any:

@@ -33,30 +33,45 @@ class Segments:
         return self.segments * self.chunks * self.length
 
 
-def _largest_sum(ternary: np.ndarray, steps_a_segment: int, step: int) -> int:
-    """Most non-zeros of any row in any segment of ``steps_a_segment * step`` columns."""
-    columns = steps_a_segment * step
-    padded = np.zeros((ternary.shape[0], -(-ternary.shape[1] // columns) * columns), np.int64)
-    padded[:, : ternary.shape[1]] = ternary != 0
-    return int(padded.reshape(ternary.shape[0], -1, columns).sum(2).max(initial=0))
-
-
 def segments(ternary: np.ndarray, limit: int, *, step: int, chunk: int) -> Segments:
     """Cut the columns of ``ternary`` (R, K) so that no int16 sum of activations of magnitude ``limit`` overflows.
 
-    ``step`` columns are consumed together, at most ``chunk`` steps make a chunk. Returns the fewest segments that keep
-    ``limit * non-zeros <= 32767`` in every row and segment.
+    ``step`` columns are consumed together, at most ``chunk`` steps make a chunk. Of the cuts that keep
+    ``limit * non-zeros <= 32767`` in every row and segment, returns the one that costs a row least: one addition a
+    step, padding included, one more a chunk and two more a segment (partial sums are read and written there).
     """
     if limit * step > INT16_MAX:
         raise ValueError(f"activations up to {limit} overflow int16 within one group of {step}")
     steps = -(-ternary.shape[1] // step)
-    count = 1
-    while True:
-        chunks = -(-steps // (count * chunk))
-        length = -(-steps // (count * chunks))
-        if _largest_sum(ternary, chunks * length, step) * limit <= INT16_MAX:
-            return Segments(count, chunks, length)
-        count += 1
+    before = _nonzeros_before(ternary, step)
+    best, least = None, np.inf
+    for count in range(1, steps + 1):
+        if steps + 3 * count >= least:
+            break
+        fewest = -(-steps // (count * chunk))
+        for chunks in range(fewest, 2 * fewest + 1):
+            cut = Segments(count, chunks, -(-steps // (count * chunks)))
+            cost = cut.steps + count * chunks + 2 * count
+            edges = np.minimum(np.arange(count + 1) * (cut.chunks * cut.length), steps)
+            if cost < least and np.diff(before[:, edges], axis=1).max(initial=0) * limit <= INT16_MAX:
+                best, least = cut, cost
+    assert best is not None  # with a step a segment, nothing overflows
+    return best
+
+
+def _nonzeros_before(ternary: np.ndarray, step: int) -> np.ndarray:
+    """Non-zeros of each row left of each step, int32 (R, steps + 1)."""
+    starts = np.arange(0, ternary.shape[1], step)
+    counts = np.zeros((ternary.shape[0], len(starts) + 1), np.int32)
+    np.add.reduceat(ternary != 0, starts, axis=1, dtype=np.int32).cumsum(axis=1, out=counts[:, 1:])
+    return counts
+
+
+def column_bounds(ternary: np.ndarray, limit: int) -> tuple[int, ...]:
+    """Ends of the fewest equal runs of columns of a (R, K) matrix whose int16 sums cannot overflow: (0, ..., K)."""
+    cut = segments(ternary, limit, step=1, chunk=ternary.shape[1])
+    run = cut.chunks * cut.length
+    return (*range(0, ternary.shape[1], run), ternary.shape[1])
 
 
 def pack_groups(ternary: np.ndarray, cut: Segments) -> np.ndarray:

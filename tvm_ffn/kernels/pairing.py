@@ -1,7 +1,7 @@
 """Which inputs of a ternary block are taken together, so that rows share the sums of two.
 
-A pair (i, j) costs one add for x_i + x_j if at least two rows want it and one for x_i - x_j likewise; each such row then
-saves one add. Pairs are matched greedily by what they save, within a window of neighbouring inputs.
+A pair (i, j) costs one add for x_i + x_j if at least two rows want it and one for x_i - x_j likewise; each such row
+then saves one add. Pairs are matched greedily by what they save, within a window of neighbouring inputs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _savings(ternary: np.ndarray, window: int) -> np.ndarray:
 
     Offsets are weighted by a hair so that two inputs never prefer each other in a cycle: nearer first, then left.
     """
-    rows, columns = ternary.shape
+    columns = ternary.shape[1]
     t = ternary.astype(np.float32)
     magnitude = np.abs(t)
     saving = np.zeros((columns, 2 * window + 1), np.float32)

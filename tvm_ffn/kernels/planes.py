@@ -13,7 +13,7 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 
 
 def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype: str = "int8") -> Buffer:
-    """Block "planes": ``dtype`` (images, channels, span), the padded image by phase of the stride, rows at the pitch."""
+    """Block "planes": ``dtype`` (images, channels, span), the padded image by phase of the stride, rows at pitch."""
     top, left = g.padding[0], g.padding[1]
     rows, columns = g.phases
 

@@ -18,7 +18,7 @@ from tvm_ffn.kernels.pairing import match_pairs
 
 @dataclass(frozen=True)
 class VectorISA:
-    """An instruction set for int16 lanes in AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
+    """Instructions for int16 lanes in AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
 
     name: str
     vector_bytes: int
@@ -47,6 +47,7 @@ class VectorISA:
 
 AVX512 = VectorISA("avx512", 64, 32, "zmm", "vmovdqu64", "vpxord")
 AVX2 = VectorISA("avx2", 32, 16, "ymm", "vmovdqu", "vpxor")
+ISAS = {isa.name: isa for isa in (AVX512, AVX2)}
 
 
 @dataclass(frozen=True)

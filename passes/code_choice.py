@@ -1,0 +1,52 @@
+"""Which convolutions get their weights as code: the fastest kernel, at seven times the bytes of packed weights.
+
+What code saves grows with the pixels that run through it, what it costs with the weights, so layers are taken from
+the most pixels down, as long as all weights together stay within what int8 would store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tvm_ffn.graph import Unit, shape_of
+from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.codes import GROUP
+from tvm_ffn.solution import QuantizedNetwork
+
+CODE_BYTES = 2.45  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
+PACKED_BYTES = 1 / GROUP  # in the row table's form
+
+
+def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:
+    """The plan with ``code_layers`` filled; unchanged where the target has no instruction set for it."""
+    if not plan.isa:
+        return plan
+    linear = quantized.network.linear
+    budget = sum(unit.weight.size for unit in linear)
+    total = sum(_packed_bytes(unit, quantized) for unit in linear)
+    chosen: set[str] = set()
+    for unit in sorted((u for u in linear if _can_be_code(u, quantized)), key=_pixels, reverse=True):
+        extra = _entries(unit, quantized) * (CODE_BYTES - PACKED_BYTES)
+        if total + extra <= budget:
+            total += extra
+            chosen.add(unit.name)
+    return replace(plan, code_layers=frozenset(chosen))
+
+
+def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:
+    return unit.kind == "conv2d" and unit.groups == 1 and quantized.layers[unit].is_ternary
+
+
+def _pixels(unit: Unit) -> int:
+    return int(np.prod(shape_of(unit.call)[2:]))
+
+
+def _entries(unit: Unit, quantized: QuantizedNetwork) -> int:
+    """Entries of X and Y."""
+    return sum(factors.x.size + factors.y.size for factors in quantized.layers[unit].factors)
+
+
+def _packed_bytes(unit: Unit, quantized: QuantizedNetwork) -> float:
+    return _entries(unit, quantized) * PACKED_BYTES or unit.weight.size
