@@ -35,7 +35,7 @@ class Factored:
         self.x = _facing(rng, np.sign(_product(self.y, worst)), shape.outputs, shape.zeros)
 
     def runs(
-        self, packed_y: np.ndarray, packed_x: np.ndarray, out_shape: tuple[int, ...]
+        self, packed_y: tuple[np.ndarray, ...], packed_x: tuple[np.ndarray, ...], out_shape: tuple[int, ...]
     ) -> dict[str, tuple[np.ndarray, ...]]:
         """Arguments by name: a middle that just fits its bits for every image, and for the worst one that saturates."""
         limit, rng, runs = self.shape.middle_limit, self.rng, {}
@@ -50,7 +50,7 @@ class Factored:
             scale = scale.astype(np.float32)
             middle = np.clip(np.rint(first * scale[:, :, None]), -limit, limit)
             tail = _tail(self.shape.epilogue, rng, _product(self.x, middle), out_shape, name)
-            runs[name] = (self.images[image], packed_y, scale, packed_x, *tail)
+            runs[name] = (self.images[image], *packed_y, scale, *packed_x, *tail)
         return runs
 
 

@@ -35,7 +35,7 @@ class BuiltKernel:
 
 
 def plan(target: tvm.target.Target) -> KernelPlan:
-    return plan_for(targets.vector_bytes(target))
+    return plan_for(targets.architecture(target), targets.vector_bytes(target))
 
 
 def machine(target: tvm.target.Target) -> Machine:
@@ -45,7 +45,8 @@ def machine(target: tvm.target.Target) -> Machine:
 def build(function: PrimFunc, target: tvm.target.Target) -> BuiltKernel:
     """Schedule and compile an operator's function; its last argument is the output."""
     module = tvm.IRModule({ENTRY: function.with_attr("global_symbol", ENTRY)})
+    rules = rules_for(targets.architecture(target))
     with target:
-        module = tvm.transform.Sequential([ApplySchedules(rules_for(target.kind.name), machine(target))])(module)
+        module = tvm.transform.Sequential([ApplySchedules(rules, machine(target))])(module)
     out = function.params[-1].ty
     return BuiltKernel(tvm.compile(module, target=target), tuple(int(size) for size in out.shape), str(out.dtype))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.kernel_arguments import LIMIT, TYPICAL, Factored, extremes, int8_runs, one_scale
 from benchmarks.shapes import Int8Conv, Int8Matmul, Pointwise, Pool, Shape, TernaryConv, TernaryMatmul
 from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.epilogue import FRACTION_BITS
 from tvm_ffn.kernels.factored import FactoredProduct
@@ -21,11 +22,10 @@ from tvm_ffn.kernels.int8_dense import Int8Dense
 from tvm_ffn.kernels.planes import im2col_numpy
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
+from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
-
-Cut = Callable[..., Segments]
 
 
 @dataclass(frozen=True)
@@ -36,50 +36,67 @@ class KernelCase:
     runs: Mapping[str, tuple[np.ndarray, ...]]
 
 
-def kernel_case(shape: Shape, plan: KernelPlan, cut: Cut = segments) -> KernelCase:
+def fits(shape: Shape, plan: KernelPlan) -> bool:
+    """Whether the record's kernel exists on the plan's target."""
+    return not isinstance(shape, TernaryConv) or shape.kernel != "code" or plan.isa != ""
+
+
+def kernel_case(shape: Shape, plan: KernelPlan, shares: tuple[float, float] = (1.0, 1.0)) -> KernelCase:
     """Build a record's operator with the decisions of ``plan``; the same record always gives the same numbers.
 
-    ``cut`` chooses the int16 segments of the ternary matrices (`codes.segments`; a test passes one that overflows).
+    ``shares``: of the largest input and the largest middle, how much the int16 segments of Y and X are made for.
+    Less than 1 is wrong, for tests.
     """
-    return _case(shape, plan, cut, np.random.default_rng(zlib.crc32(shape.name.encode())))
+    return _case(shape, plan, shares, np.random.default_rng(zlib.crc32(shape.name.encode())))
 
 
 @singledispatch
-def _case(shape: Any, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _case(shape: Any, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
     raise TypeError(f"no operator for {type(shape).__name__}")
 
 
 @_case.register
-def _ternary_conv(shape: TernaryConv, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _ternary_conv(
+    shape: TernaryConv, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
+) -> KernelCase:
     g = shape.geometry
     size = (g.batch, g.channels, g.height, g.width)
     factored = Factored(shape, rng, size, lambda x: im2col_numpy(x, g))
+    limits = _limits(shape, shares)
+    if shape.kernel == "code":
+        code = code_conv2d(g, factored.y[0], factored.x[0], limits, shape.epilogue, ISAS[plan.isa])
+        code = replace(code, middle_limit=shape.middle_limit)
+        return KernelCase(code, factored.runs((), (), code.out_shape))
     groups, terms, inputs = factored.y.shape
-    cut_y = cut(factored.y.reshape(-1, inputs), LIMIT, step=GROUP, chunk=plan.chunk)
-    cut_x = cut(factored.x.reshape(-1, terms), shape.middle_limit, step=GROUP, chunk=plan.chunk)
+    cut_y = segments(factored.y.reshape(-1, inputs), limits[0], step=GROUP, chunk=plan.chunk)
+    cut_x = segments(factored.x.reshape(-1, terms), limits[1], step=GROUP, chunk=plan.chunk)
     product = FactoredProduct(groups, inputs, terms, shape.outputs, shape.middle_limit, cut_y, cut_x, shape.epilogue)
     operator = TernaryConv2d(g, product, plan.pixel_block)
-    return KernelCase(operator, factored.runs(_codes(factored.y, cut_y), _codes(factored.x, cut_x), operator.out_shape))
+    packed = (_codes(factored.y, cut_y),), (_codes(factored.x, cut_x),)
+    return KernelCase(operator, factored.runs(*packed, operator.out_shape))
 
 
 @_case.register
-def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _ternary_matmul(
+    shape: TernaryMatmul, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
+) -> KernelCase:
     factored = Factored(shape, rng, (shape.rows, shape.inputs), _dense_columns)
     y, x, sizes = factored.y, factored.x, (shape.inputs, shape.terms, shape.outputs)
+    limits = _limits(shape, shares)
     if shape.kernel == "masks":
-        cut_y = cut(y[0], LIMIT, step=1, chunk=shape.inputs)
-        cut_x = cut(x[0], shape.middle_limit, step=1, chunk=shape.terms)
+        cut_y = segments(y[0], limits[0], step=1, chunk=shape.inputs)
+        cut_x = segments(x[0], limits[1], step=1, chunk=shape.terms)
         gemv = TernaryGemv(shape.rows, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
-        return KernelCase(gemv, factored.runs(pack_masks(y[0], LANES), pack_masks(x[0], LANES), gemv.out_shape))
-    cut_y = cut(y[0], LIMIT, step=GROUP, chunk=plan.chunk)
-    cut_x = cut(x[0], shape.middle_limit, step=GROUP, chunk=plan.chunk)
+        return KernelCase(gemv, factored.runs((pack_masks(y[0], LANES),), (pack_masks(x[0], LANES),), gemv.out_shape))
+    cut_y = segments(y[0], limits[0], step=GROUP, chunk=plan.chunk)
+    cut_x = segments(x[0], limits[1], step=GROUP, chunk=plan.chunk)
     product = FactoredProduct(1, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
     dense = TernaryDense(shape.rows, product, plan.pixel_block)
-    return KernelCase(dense, factored.runs(_codes(y, cut_y), _codes(x, cut_x), dense.out_shape))
+    return KernelCase(dense, factored.runs((_codes(y, cut_y),), (_codes(x, cut_x),), dense.out_shape))
 
 
 @_case.register
-def _int8_conv(shape: Int8Conv, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _int8_conv(shape: Int8Conv, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
     operator = Int8Conv2d(g, shape.outputs, shape.epilogue, plan.float_block)
     size = (g.batch, g.channels, g.height, g.width)
@@ -88,7 +105,9 @@ def _int8_conv(shape: Int8Conv, plan: KernelPlan, cut: Cut, rng: np.random.Gener
 
 
 @_case.register
-def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _int8_matmul(
+    shape: Int8Matmul, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
+) -> KernelCase:
     operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue)
     size = (shape.rows, shape.inputs)
     runs = int8_runs(shape, rng, size, _dense_columns, lambda w: Int8Dense.pack(w[0]), operator.out_shape)
@@ -96,7 +115,7 @@ def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, cut: Cut, rng: np.random.G
 
 
 @_case.register
-def _pool(shape: Pool, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _pool(shape: Pool, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
     images = extremes(rng, shape.window.shape)
     if shape.kind == "max":
         return KernelCase(MaxPool2d(shape.window), {name: (x,) for name, x in images.items()})
@@ -107,7 +126,7 @@ def _pool(shape: Pool, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> 
 
 
 @_case.register
-def _pointwise(shape: Pointwise, plan: KernelPlan, cut: Cut, rng: np.random.Generator) -> KernelCase:
+def _pointwise(shape: Pointwise, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
     size, epilogue = shape.shape, shape.epilogue
     images = extremes(rng, size)
     if shape.kind == "add":
@@ -142,6 +161,10 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, cut: Cut, rng: np.random.Gene
 
 def _dense_columns(x: np.ndarray) -> np.ndarray:
     return x.T[None, None]
+
+
+def _limits(shape: TernaryConv | TernaryMatmul, shares: tuple[float, float]) -> tuple[int, int]:
+    return int(LIMIT * shares[0]), int(shape.middle_limit * shares[1])
 
 
 def _codes(matrices: np.ndarray, cut: Segments) -> np.ndarray:

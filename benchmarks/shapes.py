@@ -24,7 +24,10 @@ FLOAT_RELU6 = Epilogue("float32", 0.0, 6.0)
 
 @dataclass(frozen=True)
 class TernaryConv:
-    """A factorised convolution; ``terms`` and ``outputs`` count one group, ``zeros`` is the share of zero entries."""
+    """A factorised convolution; ``terms`` and ``outputs`` count one group, ``zeros`` is the share of zero entries.
+
+    ``kernel``: "rows" (row tables), or "code" (weights as instructions; one group, targets with such a kernel only).
+    """
 
     name: str
     geometry: ConvGeometry
@@ -33,6 +36,7 @@ class TernaryConv:
     epilogue: Epilogue = INT8
     middle_limit: int = 511
     zeros: float = 0.5
+    kernel: str = "rows"
     benchmark: bool = False
 
 
@@ -137,6 +141,21 @@ TERNARY_CONVS = (
     ),
 )
 
+CODE_CONVS = (
+    TernaryConv("code-conv3x3", _SMALL, 7, 6, kernel="code"),
+    TernaryConv(
+        "code-conv3x3-dense-entries-batch2", ConvGeometry(2, 4, 6, 7, (3, 3)), 29, 57, zeros=0.0, kernel="code"
+    ),
+    TernaryConv("code-conv3x3-one-term", _SMALL, 1, 6, FLOAT, kernel="code"),
+    TernaryConv("code-conv3x3-one-output-residual", _SMALL, 40, 1, RESIDUAL, kernel="code"),
+    TernaryConv("code-conv1x1-one-channel", ConvGeometry(1, 1, 5, 5), 2, 3, kernel="code"),
+    TernaryConv("code-conv1x1-stride2", ConvGeometry(1, 70, 11, 12, (1, 1), (2, 2)), 33, 13, RELU, kernel="code"),
+    TernaryConv("code-conv-uneven-leaky", _UNEVEN, 30, 6, LEAKY_RESIDUAL, 2047, kernel="code"),
+    TernaryConv("code-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 21, 8, kernel="code"),
+    TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
+    TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
+)
+
 TERNARY_MATMULS = (
     TernaryMatmul("dense-rows", "rows", 19, 50, 23, 17),
     TernaryMatmul("dense-rows-one-row", "rows", 1, 10, 7, 5, LEAKY),
@@ -193,17 +212,20 @@ POINTWISE = (
 )
 
 
-def _layer(channels: int, size: int, outputs: int, kernel: int, ratio: float, stride: int = 1) -> TernaryConv:
+def _layer(
+    channels: int, size: int, outputs: int, kernel: int, ratio: float, stride: int = 1, family: str = "rows"
+) -> TernaryConv:
     """One of the guide's layers, with ``ratio * min(m, n)`` terms."""
     geometry = ConvGeometry(1, channels, size, size, (kernel, kernel), (stride, stride), (kernel // 2,) * 4)
     terms = int(ratio * min(outputs, geometry.inputs))
-    name = f"conv{kernel}x{kernel}-{channels}to{outputs}at{size}-stride{stride}-ratio{ratio}"
-    return TernaryConv(name, geometry, terms, outputs, RELU, benchmark=True)
+    name = f"{family}-conv{kernel}x{kernel}-{channels}to{outputs}at{size}-stride{stride}-ratio{ratio}"
+    return TernaryConv(name, geometry, terms, outputs, RELU, kernel=family, benchmark=True)
 
 
 LAYERS = (
     *(
-        _layer(*layer, ratio)
+        _layer(*layer, ratio, family=family)
+        for family in ("rows", "code")
         for ratio in (1.0, 1.5)
         for layer in (
             (64, 56, 64, 3),
@@ -236,7 +258,7 @@ LAYERS = (
     Pointwise("quantize-3at224", "rescale", (1, 3, 224, 224), INT8, "float32", benchmark=True),
 )
 
-SHAPES: tuple[Shape, ...] = (*TERNARY_CONVS, *TERNARY_MATMULS, *INT8_LAYERS, *POOLS, *POINTWISE, *LAYERS)
+SHAPES: tuple[Shape, ...] = (*TERNARY_CONVS, *CODE_CONVS, *TERNARY_MATMULS, *INT8_LAYERS, *POOLS, *POINTWISE, *LAYERS)
 
 
 def tested() -> Iterator[Shape]:

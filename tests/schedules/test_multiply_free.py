@@ -23,7 +23,7 @@ from tvm.script.ir_builder import tirx as T
 
 from benchmarks import shapes
 from benchmarks.kernel_build import build, machine, plan
-from benchmarks.kernel_case import kernel_case
+from benchmarks.kernel_case import fits, kernel_case
 from tvm_ffn import targets
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels import epilogue
@@ -45,6 +45,9 @@ NAMES = (
     "conv1x1-stride2-float",
     "conv7x7-stride2",
     "conv3x3-segments-groups-residual",
+    "code-conv3x3-one-output-residual",
+    "code-conv-uneven-leaky",
+    "code-conv3x3-segments",
     "dense-rows-residual",
     "dense-rows-segments-float",
     "gemv",
@@ -52,7 +55,6 @@ NAMES = (
     "gemv-segments",
 )
 RECORDS = {shape.name: shape for shape in shapes.tested()}
-TERNARY = [RECORDS[name] for name in NAMES]
 
 X86_INTEGER = re.compile(r"v?pmul(?!lq)\w+|v?pmadd\w+|v?pdp\w+|tdp\w+|v?gf2p8mul\w+")
 X86_FUSED = re.compile(r"vfn?m(add|sub)\w+|v?dpp[sd]|vdpbf16ps")
@@ -68,6 +70,18 @@ ARM_ADDRESSES = re.compile(r"v\d+\.(?!2s|2d|s\[|d\[)")
 HALF_FLOAT_HELPERS = "__truncsfhf2:"  # TVM appends its half-float conversions, which multiply, to every module
 
 
+def parsed(name: str) -> tvm.target.Target:
+    return targets.parse_target(TARGETS[name])
+
+
+BUILT = [
+    pytest.param(RECORDS[record], target, id=f"{record}-{target}")
+    for target in TARGETS
+    for record in NAMES
+    if fits(RECORDS[record], plan(parsed(target)))
+]
+
+
 class Multiplies:
     """The multiplying instructions of a listing, by what they may be."""
 
@@ -78,8 +92,10 @@ class Multiplies:
         self.conversions = 0  # of vectors of integer sums to floats
         classify = self._arm if arm else self._x86
         for line in assembly.split(HALF_FLOAT_HELPERS)[0].splitlines():
-            mnemonic, _, operands = line.strip().partition("\t")
-            classify(mnemonic, operands)
+            if not line.strip():
+                continue
+            mnemonic, *operands = line.split(maxsplit=1)
+            classify(mnemonic, "".join(operands))
 
     def _x86(self, mnemonic: str, operands: str) -> None:
         if X86_INTEGER.fullmatch(mnemonic) or X86_FUSED.fullmatch(mnemonic):
@@ -104,12 +120,7 @@ def multiplies(function: Any, target: tvm.target.Target) -> Multiplies:
     return Multiplies(build(function, target).assembly(), arm="aarch64" in targets.triple_of(target))
 
 
-def parsed(name: str) -> tvm.target.Target:
-    return targets.parse_target(TARGETS[name])
-
-
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("shape", TERNARY, ids=lambda shape: shape.name)
+@pytest.mark.parametrize(("shape", "name"), BUILT)
 def test_only_requantisation_multiplies(shape: shapes.TernaryConv | shapes.TernaryMatmul, name: str) -> None:
     target = parsed(name)
     operator = kernel_case(shape, plan(target)).operator
@@ -123,8 +134,7 @@ def test_only_requantisation_multiplies(shape: shapes.TernaryConv | shapes.Terna
         assert len(found.vector) <= executed // machine(target).lanes("float32")
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("shape", TERNARY, ids=lambda shape: shape.name)
+@pytest.mark.parametrize(("shape", "name"), BUILT)
 def test_sums_alone_do_not_multiply(
     shape: shapes.TernaryConv | shapes.TernaryMatmul, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +175,12 @@ MULTIPLYING: dict[str, Callable[[], Any]] = {
 def test_the_reader_sees_multiplies(kind: str, name: str) -> None:
     found = multiplies(MULTIPLYING[kind](), parsed(name))
     assert found.integer
+
+
+def test_the_reader_sees_inline_assembly() -> None:
+    listing = "\t#APP\n\tvpaddw %zmm1,%zmm2,%zmm2\n\tvpmullw %zmm0,%zmm1,%zmm2\n\tvfmadd231ps 8(%rdi),%zmm1,%zmm2\n"
+    found = Multiplies(listing, arm=False)
+    assert found.integer == ["vpmullw %zmm0,%zmm1,%zmm2", "vfmadd231ps 8(%rdi),%zmm1,%zmm2"]
 
 
 @pytest.mark.parametrize("name", TARGETS)
