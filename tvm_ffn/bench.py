@@ -1,16 +1,34 @@
-"""Latency of a module, alone or beside onnxruntime fp32, interleaved in one run on the same number of threads."""
+"""Latency of a module, alone or beside onnxruntime fp32, interleaved in one run on the same number of threads, and of
+each of its kernels."""
 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm_ffn.errors import FFNError, ModelError
 from tvm_ffn.feeds import random_inputs
 from tvm_ffn.runtime import Module
+
+_LINEAR = re.compile(r"(ternary|int8)_(conv2d|dense)\d*")  # functions of layers; equal layers share one
+_BUILTIN = "vm.builtin."
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One call of a kernel: its function, the layer and the kernel family where it belongs to one (else ""), the median
+    of its milliseconds and their share of the sum over all calls."""
+
+    function: str
+    layer: str
+    family: str
+    median_ms: float
+    share: float
 
 
 def bench(module: Module, against: str | os.PathLike[str] | None = None, *, repeat: int = 30) -> dict[str, Any]:
@@ -39,6 +57,42 @@ def bench(module: Module, against: str | os.PathLike[str] | None = None, *, repe
         result |= {"onnxruntime_median_ms": statistics.median(peer), "onnxruntime_min_ms": min(peer)}
         result["ratio"] = result["median_ms"] / result["onnxruntime_median_ms"]
     return result
+
+
+def kernel_times(module: Module, *, repeat: int = 30, warmup: int = 3) -> list[KernelTime]:
+    """Time every kernel call of one random sample, in order; the last entry sums up the virtual machine's own calls.
+
+    Layers are named by their order: the i-th call of a convolution or dense kernel is the i-th such row of the report.
+    """
+    inputs = random_inputs(module.inputs)
+    runs = [module.trace(inputs) for _ in range(warmup + repeat)][warmup:]
+    names = [name for name, _ in runs[0]]
+    medians = [statistics.median(times) for times in zip(*([ms for _, ms in run] for run in runs), strict=True)]
+    total = sum(medians) or 1.0
+    rows = [row for row in module.report.layers if row.kind != "fp32"]
+    calls = [index for index, name in enumerate(names) if _LINEAR.fullmatch(name)]
+    layer_of = dict(zip(calls, rows, strict=True)) if len(calls) == len(rows) else {}
+    found, own = [], 0.0
+    for index, (name, median) in enumerate(zip(names, medians, strict=True)):
+        if name.startswith(_BUILTIN):
+            own += median
+            continue
+        row = layer_of.get(index)
+        found.append(KernelTime(name, row.name if row else "", row.kernel if row else "", median, median / total))
+    return [*found, KernelTime("virtual machine", "", "", own, own / total)]
+
+
+def kernel_table(times: list[KernelTime]) -> str:
+    """The entries as text, in order."""
+    head = ("ms", "share", "function", "kernel", "layer")
+    cells = [head] + [(f"{t.median_ms:.3f}", f"{t.share:.1%}", t.function, t.family, t.layer) for t in times]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            c.ljust(w) if i > 1 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repeat: int, warmup: int = 3) -> dict[str, list[float]]:

@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("artefact", metavar="OUT", help="folder with a compiled model")
     bench.add_argument("--against", metavar="MODEL.onnx", help="compare with onnxruntime fp32 in the same run")
     bench.add_argument("--repeat", type=_positive, default=30, metavar="N", help="timed runs (default: %(default)s)")
+    bench.add_argument("--layers", action="store_true", help="also the time of every kernel")
     bench.add_argument("--json", action="store_true", help="print JSON")
 
     targets = _add(commands, "targets", "list what can be compiled for")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -105,13 +106,19 @@ def command_bench(options: Namespace) -> None:
     """Time a module, on one thread unless ``TVM_NUM_THREADS`` says otherwise."""
     os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-    from tvm_ffn.bench import bench
+    from tvm_ffn.bench import bench, kernel_table, kernel_times
     from tvm_ffn.runtime import load
 
-    result = bench(load(options.artefact), options.against, repeat=options.repeat)
+    module = load(options.artefact)
+    result = bench(module, options.against, repeat=options.repeat)
+    kernels = kernel_times(module, repeat=options.repeat) if options.layers else None
     if options.json:
+        if kernels is not None:
+            result["kernels"] = [dataclasses.asdict(kernel) for kernel in kernels]
         print(json.dumps(result))
         return
+    if kernels is not None:
+        print(kernel_table(kernels))
     print(f"module       median {result['median_ms']:.3f} ms, minimum {result['min_ms']:.3f} ms")
     if "ratio" in result:
         peer, best = result["onnxruntime_median_ms"], result["onnxruntime_min_ms"]

@@ -95,8 +95,7 @@ class Module:
         arrays = feeds.checked(inputs, self.inputs)
         batch = feeds.batch_size(arrays, self.inputs, self.outputs) if self._manifest.symbolic_batch else 1
         with self._lock:
-            if self._machine is None:
-                self._machine, self._buffers = self._start()
+            self._started()
             if batch == 1:
                 return self._run_once(arrays)
             samples = [self._run_once(feeds.sample(arrays, self.inputs, index)) for index in range(batch)]
@@ -141,6 +140,32 @@ class Module:
             "times_ms": times,
         }
 
+    def trace(self, inputs: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
+        """Run one sample; return the functions that were called, in order, each with its milliseconds.
+
+        They are the model's kernels and the virtual machine's own "vm.builtin." functions.
+        """
+        calls: list[tuple[str, float]] = []
+        start = 0.0
+
+        def clock(_function: Any, name: str, before: bool, _result: Any, *_arguments: Any) -> None:
+            nonlocal start
+            now = time.perf_counter()
+            if before:
+                start = time.perf_counter()
+            else:
+                calls.append((name, 1e3 * (now - start)))
+
+        arrays = feeds.checked(inputs, self.inputs)
+        with self._lock:
+            machine = self._started()
+            machine.set_instrument(clock)
+            try:
+                self._run_once(arrays)
+            finally:
+                machine.set_instrument(None)
+        return calls
+
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
         return f"<tvm_ffn.Module {self._manifest.model}: ({inputs}) -> ({outputs})>"
@@ -152,6 +177,11 @@ class Module:
         # One output is a tensor, several are an array of tensors.
         tensors = [results] if hasattr(results, "numpy") else list(results)
         return [tensor.numpy() for tensor in tensors]
+
+    def _started(self) -> Any:
+        if self._machine is None:
+            self._machine, self._buffers = self._start()
+        return self._machine
 
     def _start(self) -> tuple[Any, list[Any]]:
         """Load the code; return the virtual machine and input tensors (TVM aligns them to 64 bytes)."""

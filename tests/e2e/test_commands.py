@@ -181,6 +181,24 @@ def test_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert result["ratio"] == pytest.approx(result["median_ms"] / result["onnxruntime_median_ms"])
 
 
+def test_bench_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"rounds": 0, "sweeps": 1}))
+    assert compile_digits(tmp_path / "out", "--synthetic-calibration", "--limit", "4", "--config", str(settings)) == 0
+    capsys.readouterr()
+    command = ["bench", str(tmp_path / "out"), "--layers", "--repeat", "2"]
+    assert cli.main(command) == 0
+    assert "block1.conv1" in capsys.readouterr().out
+    assert cli.main([*command, "--json"]) == 0
+    kernels = json.loads(capsys.readouterr().out)["kernels"]
+    layers = [row.name for row in load(tmp_path / "out").report.layers]
+    assert [kernel["layer"] for kernel in kernels if kernel["layer"]] == layers
+    assert {kernel["family"] for kernel in kernels if kernel["layer"]} >= {"rows", "int8"}
+    assert sum(kernel["share"] for kernel in kernels) == pytest.approx(1.0)
+    assert kernels[-1]["function"] == "virtual machine"
+
+
 def test_bench_without_onnxruntime_names_the_extra(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
