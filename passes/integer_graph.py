@@ -10,7 +10,7 @@ references are kept, so that the rewritten graph can be run without compiling it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from tvm_ffn.passes.linear_operator import LinearOperator, Scales, linear_operat
 from tvm_ffn.passes.pool_window import average_weights, pool_window
 from tvm_ffn.ranges import direct_float
 from tvm_ffn.solution import QuantizedNetwork
+from tvm_ffn.unit_kinds import channel_values
 
 _OPAQUE = 8  # TOpPattern: never fused with its neighbours
 
@@ -110,13 +111,17 @@ class _Emitter:
         out = relax.TensorType(operator.out_shape, _out_dtype(operator))
         return self.builder.emit(relax.call_tir(variable, operands, out))
 
-    def _same(self, call: relax.Call, form: Any) -> relax.Call:
-        def operand(arg: relax.Expr) -> relax.Expr:
-            if isinstance(arg, relax.Var):
-                return form(arg)
-            return relax.Tuple([operand(f) for f in arg.fields]) if isinstance(arg, relax.Tuple) else arg
-
-        return relax.Call(call.op, [operand(arg) for arg in call.args], call.attrs, call.ty_args)
+    def _same(self, value: relax.Expr, form: Callable[[relax.Var], relax.Var]) -> relax.Expr:
+        """The same expression on the new variables."""
+        if isinstance(value, relax.Var):
+            return form(value)
+        if isinstance(value, relax.Tuple):
+            return relax.Tuple([self._same(field, form) for field in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self._same(value.tuple_value, form), value.index)
+        if not isinstance(value, relax.Call):
+            return value
+        return relax.Call(value.op, [self._same(arg, form) for arg in value.args], value.attrs, value.ty_args)
 
     def _reshape(self, value: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         return value if shape_of(value) == shape else self.builder.emit(relax.op.reshape(value, shape))
@@ -171,9 +176,12 @@ class _Emitter:
 
     def _affine(self, unit: Unit) -> None:
         out = self.scales[unit.output]
-        factor = unit.call.args[1].value.numpy().reshape(-1)
+        constant = channel_values(unit.call.args[1], shape_of(unit.call)[1])
+        if unit.call.op.name == "relax.add":
+            factor, bias = np.ones_like(constant), constant
+        else:
+            factor, bias = constant, np.zeros_like(constant) if unit.bias is None else unit.bias
         scale = (factor * (self.scales[unit.inputs[0]] / out)).astype(np.float32)
-        bias = np.zeros(len(scale)) if unit.bias is None else unit.bias
         offset = np.clip(np.rint(bias / out * 2**FRACTION_BITS), -(2**29), 2**29).astype(np.int32)
         operator = Affine(shape_of(unit.output), *self._bounds(unit))
         self._store(unit, self._call("affine", operator, [self.integer(unit.inputs[0]), scale, offset]), is_float=False)

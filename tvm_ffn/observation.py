@@ -67,9 +67,11 @@ def observe(
     index: dict[Unit, list[np.ndarray]] = {unit: [] for unit in layers.values()}
     response: dict[Unit, list[np.ndarray]] = {unit: [] for unit in layers.values()}
     seen: dict[Unit, int] = dict.fromkeys(layers.values(), 0)
+    part = 0.0  # of all samples, in the current run of the graph
     for batch in batches:
         for var, value in interpreter.values(batch):
-            part = len(value) / count
+            if var.same_as(network.parameters[0]):
+                part = len(value) / count
             if var in wanted:
                 if not np.isfinite(value).all():
                     raise DataError(f"the model computes NaN or infinity on the calibration data, at '{var.name}'")

@@ -16,10 +16,11 @@ from tvm import relax
 from tvm_ffn import targets
 from tvm_ffn.calibration import Calibration, open_calibration
 from tvm_ffn.config import FFNConfig, LayerConfig
-from tvm_ffn.graph import Network, match_units
+from tvm_ffn.graph import Network
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
+from tvm_ffn.matcher import match_units
 from tvm_ffn.observation import Observation, observe
 from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph

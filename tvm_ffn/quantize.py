@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tvm
@@ -26,9 +27,10 @@ from tvm_ffn.interpreter import conv2d, evaluate, im2col_rows
 from tvm_ffn.observation import Observation, Rows
 from tvm_ffn.progress import progress
 from tvm_ffn.ranges import INT8_LIMIT, choose_scale, choose_scales, stored_as_int8
+from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
-CHUNK = 16  # samples evaluated at a time
+CHUNK = 16  # samples evaluated at a time where the graph's operators take many
 _MIDDLE_ROWS = 2000  # rows looked at for the scale of a layer's middle
 
 
@@ -44,8 +46,8 @@ def solve_network(
     """Choose all scales and solve all linear units; ``layers`` are the resolved settings by layer name, ``batched``
     says whether the graph's operators take many samples at once."""
     scales = choose_scales(network, observation.samples)
-    solver = _Solver(network, scales, config, layers, CHUNK if batched else _batch(network))
-    solver.load(batches)
+    solver = _Solver(network, scales, config, layers)
+    solver.load(batches, CHUNK if batched else shape_of(network.parameters[0])[0])
     solutions = {}
     for unit in progress(network.units, "solving"):
         if unit.is_linear:
@@ -54,13 +56,8 @@ def solve_network(
     return QuantizedNetwork(network, scales, solutions, config.mid_bits)
 
 
-def _batch(network: Network) -> int:
-    """The model's own batch size."""
-    return shape_of(network.parameters[0])[0]
-
-
 class _Solver:
-    """The quantised network, one unit at a time over all samples."""
+    """The quantised network, one unit at a time over all samples; each variable's values are a list, one a chunk."""
 
     def __init__(
         self,
@@ -68,62 +65,63 @@ class _Solver:
         scales: Mapping[relax.Var, float],
         config: FFNConfig,
         layers: Mapping[str, LayerConfig | None],
-        chunk: int,
     ) -> None:
-        self.network, self.scales, self.config, self.layers, self.chunk = network, scales, config, layers, chunk
+        self.network, self.scales, self.config, self.layers = network, scales, config, layers
         self.stored = stored_as_int8(network)
-        self.values: dict[relax.Var, np.ndarray] = {}
-        self.readers = Counter(var for unit in network.units for var in _tensors(unit))
+        self.values: dict[relax.Var, list[Any]] = {}
+        self.chunks = 0
+        self.readers = Counter(var for unit in network.units for var in unit.reads)
 
-    def load(self, batches: Iterable[dict[str, np.ndarray]]) -> None:
-        """Keep the network's inputs."""
-        parts: dict[str, list[np.ndarray]] = {}
-        for batch in batches:
-            for name, value in batch.items():
-                parts.setdefault(name, []).append(value)
+    def load(self, batches: Iterable[dict[str, np.ndarray]], size: int) -> None:
+        """Keep the network's inputs in chunks of ``size`` samples: what the graph takes at once."""
+        chunks = [part for batch in batches for part in cut(batch, size)]
+        self.chunks = len(chunks)
         for var in self.network.parameters:
-            self.values[var] = self._keep(var, np.concatenate(parts[var.name]))
+            self.values[var] = [self._keep(var, chunk[var.name]) for chunk in chunks]
 
     def run(self, unit: Unit, solution: LayerSolution | None) -> None:
         """Compute the unit's output for all samples, then drop the tensors nobody reads any more."""
-        count = len(self.values[unit.inputs[0]])
-        chunks = [self._evaluate(unit, solution, slice(i, i + self.chunk)) for i in range(0, count, self.chunk)]
-        self.values[unit.output] = np.concatenate(chunks)
-        for var in _tensors(unit):
+        values = [self._evaluate(unit, solution, chunk) for chunk in range(self.chunks)]
+        if self.readers[unit.output]:
+            self.values[unit.output] = values
+        for var in unit.reads:
             self.readers[var] -= 1
             if self.readers[var] == 0:
                 del self.values[var]
 
-    def _keep(self, var: relax.Var, value: np.ndarray) -> np.ndarray:
+    def _keep(self, var: relax.Var, value: Any) -> Any:
         if var not in self.stored:
             return value
         scale = np.float32(self.scales[var])
         return np.clip(np.rint(value / scale), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
-    def _read(self, var: relax.Var, part: slice) -> np.ndarray:
-        value = self.values[var][part]
-        return value * np.float32(self.scales[var]) if value.dtype == np.int8 and var in self.stored else value
+    def _read(self, var: relax.Var, chunk: int) -> Any:
+        value = self.values[var][chunk]
+        return value * np.float32(self.scales[var]) if var in self.stored else value
 
-    def _evaluate(self, unit: Unit, solution: LayerSolution | None, part: slice) -> np.ndarray:
+    def _evaluate(self, unit: Unit, solution: LayerSolution | None, chunk: int) -> Any:
         if solution is not None:
-            value = self._linear(unit, solution, self._read(unit.inputs[0], part))
+            value = self._linear(unit, solution, self._read(unit.inputs[0], chunk))
         else:
-            value = evaluate(unit.call, self._operands(unit.call, part))
+            value = self._operand(unit.call, chunk)
             if unit.bias is not None:
                 value = value + unit.bias[:, None, None]
         if unit.residual is not None:
-            value = value + self._read(unit.residual, part)
-        return self._keep(unit.output, unit.activation(value)) if isinstance(value, np.ndarray) else value
+            value = value + self._read(unit.residual, chunk)
+        return self._keep(unit.output, value if unit.kind == "activation" else unit.activation(value))
 
-    def _operands(self, call: relax.Call, part: slice) -> list:
-        def operand(arg: relax.Expr) -> object:
-            if isinstance(arg, relax.Var):
-                return self._read(arg, part)
-            if isinstance(arg, tvm.ir.GenericConst):
-                return arg.value.numpy()
-            return tuple(operand(field) for field in arg.fields) if isinstance(arg, relax.Tuple) else arg
-
-        return [operand(arg) for arg in call.args]
+    def _operand(self, expr: relax.Expr, chunk: int) -> Any:
+        if isinstance(expr, relax.Var):
+            return self._read(expr, chunk)
+        if isinstance(expr, tvm.ir.GenericConst):
+            return expr.value.numpy()
+        if isinstance(expr, relax.Tuple):
+            return tuple(self._operand(field, chunk) for field in expr.fields)
+        if isinstance(expr, relax.TupleGetItem):
+            return self._operand(expr.tuple_value, chunk)[expr.index]
+        return (
+            evaluate(expr, [self._operand(arg, chunk) for arg in expr.args]) if isinstance(expr, relax.Call) else expr
+        )
 
     def _linear(self, unit: Unit, solution: LayerSolution, x: np.ndarray) -> np.ndarray:
         weight = solution.effective_weight()
@@ -144,20 +142,17 @@ class _Solver:
 
     def _rows(self, unit: Unit, index: np.ndarray) -> np.ndarray:
         """The layer's inputs at the sampled positions, float32 (rows, groups, n)."""
-        var = unit.inputs[0]
-        samples = len(self.values[var])
-        out = shape_of(unit.call)
-        positions = int(np.prod(out[1:])) // out[-1 if unit.kind == "dense" else 1]
-        owner = index // positions
-        parts = []
-        for start in range(0, samples, self.chunk):
-            mine = index[(owner >= start) & (owner < start + self.chunk)] - start * positions
-            if not len(mine):
-                continue
-            x = self._read(var, slice(start, start + self.chunk))
+        var, out = unit.inputs[0], shape_of(unit.call)
+        positions = int(np.prod(out)) // out[-1 if unit.kind == "dense" else 1]  # in one run of the graph
+        parts, start = [], 0
+        for chunk in range(self.chunks):
+            x = self._read(var, chunk)
+            end = start + positions * (len(x) // shape_of(var)[0])
+            first, last = np.searchsorted(index, (start, end))
+            mine, start = index[first:last] - start, end
             if unit.kind == "dense":
                 parts.append(x.reshape(-1, x.shape[-1])[mine])
-            else:
+            elif len(mine):
                 attributes = conv_attributes(unit.call)
                 attributes.pop("groups")
                 kernel = shape_of(unit.call.args[1])[2:]

@@ -24,36 +24,29 @@ def summarize(
 ) -> Report:
     """One row for every layer with a constant weight, in topological order."""
     rows = []
+    batch = shape_of(quantized.network.parameters[0])[0]
     for unit in quantized.network.units:
         if unit in linear:
-            rows.append(_integer_row(unit, quantized.layers[unit], linear[unit]))
-        elif _has_weight(unit):
-            rows.append(_float_row(unit))
+            rows.append(_integer_row(unit, quantized.layers[unit], linear[unit], batch))
+        elif unit.reason:
+            rows.append(_float_row(unit, batch))
     return Report(tuple(rows), model, target, warnings)
 
 
-def _has_weight(unit: Unit) -> bool:
-    names = ("relax.nn.conv2d", "relax.matmul")
-    return getattr(unit.call, "op", None) is not None and getattr(unit.call.op, "name", "") in names and hasattr(
-        unit.call.args[1], "value"
-    )
-
-
-def _counts(unit: Unit) -> tuple[tuple[int, ...], int, int, int]:
+def _counts(unit: Unit, batch: int) -> tuple[tuple[int, ...], int, int, int]:
     """Weight shape, its size, the output's channels, and the multiply-accumulates of one sample."""
-    weight = shape_of(unit.call.args[1])
-    output = shape_of(unit.call)
-    is_conv = unit.call.op.name == "relax.nn.conv2d"
-    channels = output[1] if is_conv else output[-1]
-    inputs = int(np.prod(weight[1:])) if is_conv else weight[0]
-    return weight, int(np.prod(weight)), channels, int(np.prod(output)) * inputs // output[0]
+    weight, output = shape_of(unit.call.args[1]), shape_of(unit.call)
+    size = int(np.prod(weight))
+    if unit.call.op.name == "relax.matmul":
+        return weight, size, output[-1], int(np.prod(output)) * weight[-2] // batch
+    positions = shape_of(unit.call.args[0]) if unit.call.op.name.endswith("_transpose") else output
+    return weight, size, output[1], int(np.prod(positions)) * int(np.prod(weight[1:])) // batch
 
 
-def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator) -> LayerRow:
-    weight, size, channels, macs = _counts(unit)
+def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, batch: int) -> LayerRow:
+    weight, size, channels, macs = _counts(unit, batch)
     factors = solution.factors
     adds, multiplies = built.operator.work
-    batch = shape_of(unit.call)[0]
     return LayerRow(
         name=unit.name,
         op=unit.call.op.name.removeprefix("relax.").removeprefix("nn."),
@@ -75,8 +68,8 @@ def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator) -> 
     )
 
 
-def _float_row(unit: Unit) -> LayerRow:
-    weight, size, channels, macs = _counts(unit)
+def _float_row(unit: Unit, batch: int) -> LayerRow:
+    weight, size, channels, macs = _counts(unit, batch)
     return LayerRow(
         name=unit.name,
         op=unit.call.op.name.removeprefix("relax.").removeprefix("nn."),
@@ -94,5 +87,5 @@ def _float_row(unit: Unit) -> LayerRow:
         int8_bytes=size + _SCALE_AND_BIAS * channels,
         fp32_bytes=4 * (size + channels),
         kernel="fp32",
-        reason="fp32 by configuration",
+        reason=unit.reason,
     )
