@@ -127,6 +127,7 @@ TERNARY_CONVS = (
     TernaryConv("conv1x1-stride2-float", ConvGeometry(1, 8, 11, 12, (1, 1), (2, 2)), 7, 6, FLOAT_RELU6),
     TernaryConv("conv1x1-stride3", ConvGeometry(2, 6, 11, 10, (1, 1), (3, 3)), 7, 6),
     TernaryConv("conv1x1-padding", ConvGeometry(1, 6, 5, 4, (1, 1), (1, 1), (1, 0, 2, 1)), 5, 4),
+    TernaryConv("conv1x1-wide-padding-residual", ConvGeometry(1, 6, 5, 4, padding=(2, 2, 1, 1)), 5, 4, RESIDUAL),
     TernaryConv("conv5x5", ConvGeometry(1, 4, 9, 10, (5, 5), (1, 1), (2, 2, 2, 2)), 9, 8, LEAKY_RESIDUAL),
     TernaryConv("conv7x7-stride2", ConvGeometry(1, 3, 19, 21, (7, 7), (2, 2), (3, 3, 3, 3)), 12, 8),
     TernaryConv("conv7x1-stride3", ConvGeometry(1, 3, 17, 6, (7, 1), (3, 1), (3, 0, 3, 0)), 5, 4),

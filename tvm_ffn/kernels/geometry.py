@@ -54,8 +54,9 @@ class ConvGeometry:
 
     @property
     def _shared(self) -> int:
-        """Columns of padding that two rows share: at stride 1 the right one of a row is the left one of the next."""
-        return min(self.padding[1], self.padding[3]) if self.strides[1] == 1 else 0
+        """Columns of padding that two rows share: at stride 1 the right one of a row is the left one of the next. No
+        more than the kernel reaches, so that every output pixel has a place of its own."""
+        return min(self.padding[1], self.padding[3], self._reach[1]) if self.strides[1] == 1 else 0
 
     def plane_rows(self, lanes: int) -> int:
         """Rows of a plane so that ``lanes`` pixels may be read from any tap's offset: those of the image with its

@@ -1,0 +1,134 @@
+"""The integer epilogue against exact arithmetic: Python integers, fractions, one rounding a floating-point product."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvm_ffn.kernels.epilogue import FRACTION_BITS, WIDE, Epilogue, apply_numpy, requantize_numpy
+
+TOTALS = st.integers(-(2**30), 2**30)
+BIASES = st.integers(-(2**29), 2**29)
+INT8 = st.integers(-127, 127)
+SCALES = st.floats(2.0**-30, 8.0, width=32)
+BOUNDS = st.sampled_from([(-127, 127), (0, 127), (0, 96), (-100, -3)])
+
+
+def f32(value: float | Fraction | int) -> float:
+    """The nearest float32; exact in double precision before, so that it rounds only once."""
+    assert Fraction(float(value)) == value
+    return float(np.float32(value))
+
+
+def product(a: float, b: float) -> Fraction:
+    """a * b of two float32 values, rounded once."""
+    return Fraction(f32(Fraction(a) * Fraction(b)))
+
+
+def clip(value: int, lo: int, hi: int) -> int:
+    return min(max(value, lo), hi)
+
+
+def stored(
+    total: int, bias: int, scales: tuple[float, ...], bounds: tuple[int, int], residual: tuple[int, float] | None
+) -> int:
+    """The definition, one output at a time; `round` of a fraction takes ties to even."""
+    value = f32(total + bias)
+    factor = scales[-1] if value < 0 else scales[0]
+    if residual is None:
+        return clip(round(product(value, factor)), *bounds)
+    one = 1 << FRACTION_BITS
+    terms = product(value, factor * one), product(residual[0], residual[1] * one)
+    fixed = sum(clip(round(term), -int(WIDE), int(WIDE)) for term in terms)
+    return clip((fixed + one // 2) // one, *bounds)
+
+
+def run(
+    spec: Epilogue, total: int, bias: int, scales: tuple[float, ...], residual: tuple[int, float] | None = None
+) -> float:
+    extra = None if residual is None else (np.array([residual[0]], np.int8), np.array([residual[1]], np.float32))
+    scale = np.array(scales, np.float32)[:, None]
+    out = apply_numpy(spec, np.array([total]), np.array([bias], np.int32), scale, extra)
+    assert out.dtype == spec.out_dtype
+    return out[0].item()
+
+
+@given(TOTALS, BIASES, SCALES, BOUNDS)
+def test_plain(total: int, bias: int, scale: float, bounds: tuple[int, int]) -> None:
+    assert run(Epilogue("int8", *bounds), total, bias, (scale,)) == stored(total, bias, (scale,), bounds, None)
+
+
+@given(TOTALS, BIASES, SCALES, SCALES, BOUNDS)
+def test_leaky(total: int, bias: int, scale: float, slope: float, bounds: tuple[int, int]) -> None:
+    scales = (scale, slope)
+    expected = stored(total, bias, scales, bounds, None)
+    assert run(Epilogue("int8", *bounds, leaky=True), total, bias, scales) == expected
+
+
+@given(TOTALS, BIASES, SCALES, INT8, SCALES, BOUNDS)
+def test_residual(total: int, bias: int, scale: float, item: int, item_scale: float, bounds: tuple[int, int]) -> None:
+    spec = Epilogue("int8", *bounds, residual=True)
+    extra = (item, item_scale)
+    assert run(spec, total, bias, (scale,), extra) == stored(total, bias, (scale,), bounds, extra)
+
+
+@given(st.integers(-1000, 1000), st.integers(-1000, 1000), st.floats(2.0**-12, 0.5, width=32), INT8, SCALES)
+def test_a_residual_is_added_in_real_numbers(total: int, bias: int, scale: float, item: int, item_scale: float) -> None:
+    """The result is as near the real sum as 1 / 256 of a step for each of two roundings leaves it."""
+    found = run(Epilogue(residual=True), total, bias, (scale,), (item, item_scale))
+    real = (total + bias) * Fraction(scale) + item * Fraction(item_scale)
+    real = min(max(real, Fraction(-127)), Fraction(127))
+    assert abs(found - real) <= Fraction(1, 2) + Fraction(2, 256)
+
+
+@given(TOTALS, BIASES, SCALES)
+def test_float_output_is_one_rounded_product(total: int, bias: int, scale: float) -> None:
+    expected = float(product(f32(total + bias), scale))
+    assert run(Epilogue("float32", None, None), total, bias, (scale,)) == expected
+    assert run(Epilogue("float32", 0.0, 6.0), total, bias, (scale,)) == min(max(expected, 0.0), 6.0)
+
+
+@given(TOTALS, SCALES, st.sampled_from([127, 511, 2047]))
+def test_requantised_middle(total: int, scale: float, limit: int) -> None:
+    found = requantize_numpy(np.array([total]), np.array([scale], np.float32), limit)
+    assert found.dtype == np.int16
+    assert found[0] == clip(round(product(f32(total), scale)), -limit, limit)
+
+
+@pytest.mark.parametrize(("total", "expected"), [(1, 0), (3, 2), (5, 2), (7, 4), (-1, 0), (-3, -2), (-5, -2), (-7, -4)])
+def test_halves_go_to_the_even_neighbour(total: int, expected: int) -> None:
+    assert run(Epilogue(), total, 0, (0.5,)) == expected
+    assert requantize_numpy(np.array([total]), np.array([0.5], np.float32), 511)[0] == expected
+
+
+def test_a_residual_sum_rounds_halves_up() -> None:
+    """The shift of the fixed-point sum: 0.25 + 0.25, 0.75 + 0.75, and their negatives."""
+    found = [run(Epilogue(residual=True), n, 0, (0.25,), (n, 0.25)) for n in (1, 3, -1, -3)]
+    assert found == [1, 2, 0, -1]
+
+
+def test_the_bounds_are_reached_and_kept() -> None:
+    assert run(Epilogue(), 10**9, 0, (1.0,)) == 127
+    assert run(Epilogue(), -(10**9), 0, (1.0,)) == -127
+    assert run(Epilogue(lo=0), -5, 0, (1.0,)) == 0
+    assert run(Epilogue(residual=True), 2**30, 2**29, (8.0,), (127, 8.0)) == 127
+    assert run(Epilogue(residual=True), -(2**30), -(2**29), (8.0,), (-127, 8.0)) == -127
+
+
+def test_the_sign_of_sum_and_bias_chooses_the_slope() -> None:
+    leaky = Epilogue(leaky=True)
+    assert run(leaky, 100, -60, (1.0, 0.25)) == 40
+    assert run(leaky, 60, -100, (1.0, 0.25)) == -10
+    assert run(leaky, -60, 100, (1.0, 0.25)) == 40
+
+
+def test_what_a_float_output_cannot_take() -> None:
+    for options in ({"residual": True}, {"leaky": True}):
+        with pytest.raises(ValueError, match="float32 output"):
+            Epilogue("float32", None, None, **options)
+    assert Epilogue().multiplies == 1
+    assert Epilogue(residual=True).multiplies == 2
