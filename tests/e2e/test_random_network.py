@@ -1,0 +1,48 @@
+"""Networks with random factors: as the solver would leave them in shape, spread over the integers' range, exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.layer_values import compare_layers, compiled_values
+from benchmarks.models import light_model
+from benchmarks.random_network import random_compilation
+from tvm_ffn import targets
+from tvm_ffn.config import FFNConfig
+from tvm_ffn.feeds import random_inputs
+from tvm_ffn.pipeline import Compilation, run
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
+
+
+@pytest.fixture(scope="module")
+def built() -> Compilation:
+    config = FFNConfig(rank_ratio=1.0, optimize="speed")
+    return run(random_compilation(DIGITS, targets.parse_target("llvm"), config, zeros=0.5), start_at="rewrite")
+
+
+def test_shapes_and_density(built: Compilation) -> None:
+    for unit, solution in built.quantized.layers.items():
+        for factors in solution.factors:
+            assert factors.weight().shape == unit.weight.shape[1:]
+            assert factors.rank == min(unit.weight.shape[1:])
+            assert {*np.unique(factors.x)} == {-1, 0, 1}
+            assert factors.density_y == pytest.approx(0.5, abs=0.1)
+
+
+def test_kernels_equal_the_oracle_on_values_that_fill_the_range(built: Compilation) -> None:
+    inputs = random_inputs(built.imported.inputs)
+    assert compare_layers([built], [inputs]) == {}
+    for name, value in compiled_values(built, inputs):
+        if value.dtype == np.int8:
+            assert 10 < value[value != 0].std() < 90, name
+
+
+def test_the_same_seed_gives_the_same_factors() -> None:
+    model, target, config = light_model("squeezenet"), targets.parse_target("llvm"), FFNConfig()
+    first, second = (random_compilation(model, target, config, seed=3).quantized.layers for _ in range(2))
+    for one, other in zip(first.values(), second.values(), strict=True):
+        assert all((f.x == g.x).all() and (f.y == g.y).all() for f, g in zip(one.factors, other.factors, strict=True))
