@@ -63,6 +63,7 @@ def _stage(sch: s_tir.Schedule, stage: str, group: LoopRV, lanes: int) -> None:
     sch.compute_at(partial, segment, preserve_unit_loops=True)
     row, pixel, chunk, step = sch.get_loops(partial)[-4:]
     sch.reorder(chunk, row, step, pixel)
+    sch.unroll(step)
     sch.compute_at(table, chunk, preserve_unit_loops=True)
     _table(sch, table, lanes)
     vectorize(sch, pixel, lanes)

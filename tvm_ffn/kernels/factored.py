@@ -34,14 +34,14 @@ class FactoredProduct:
     epilogue: Epilogue
 
     def arguments(self, b: KernelBuilder, out_shape: tuple[int, ...]) -> FactoredArguments:
-        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, length) uint8, middle
+        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or uint64, middle
         scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (1 or 2, groups, m) float32, with a
         residual its int8 tensor and float32 scale (1,), and the output."""
         e, cy, cx = self.epilogue, self.cut_y, self.cut_x
         return FactoredArguments(
-            b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.length), "uint8"),
+            b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.words), f"uint{8 * cy.word_bytes}"),
             b.arg("middle_scale", (self.groups, self.terms), "float32"),
-            b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.length), "uint8"),
+            b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.words), f"uint{8 * cx.word_bytes}"),
             b.arg("bias", (self.groups, self.outputs), "int32"),
             b.arg("scale", (2 if e.leaky else 1, self.groups, self.outputs), "float32"),
             b.arg("residual", out_shape, "int8") if e.residual else None,
@@ -109,9 +109,9 @@ class FactoredProduct:
         out = np.empty((*columns.shape[:2], self.outputs, columns.shape[3]), self.epilogue.out_dtype)
         for n in range(columns.shape[0]):
             for j in range(self.groups):
-                first = ternary_sum_numpy(codes_y[j], columns[n, j])
+                first = ternary_sum_numpy(codes_y[j], self.cut_y, columns[n, j])
                 middle = ep.requantize_numpy(first, middle_scale[j][:, None], self.middle_limit)
-                second = ternary_sum_numpy(codes_x[j], middle)
+                second = ternary_sum_numpy(codes_x[j], self.cut_x, middle)
                 extra = (residual[n, j], parameters[5]) if residual is not None else None
                 out[n, j] = ep.apply_numpy(self.epilogue, second, bias[j][:, None], scale[:, j, :, None], extra)
         return out

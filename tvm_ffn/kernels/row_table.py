@@ -6,7 +6,7 @@ output then adds *one* row a group, picked by the byte that holds its three tern
     table[g, e, p] = sum_i digit_i(e) * x[3 g + i, p]        total[m, p] = sum_g table[g, code[m, g], p]
 
 Sums run in int16 lanes within a segment (`codes.segments` proves that they fit) and in int32 across segments.
-Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output.
+Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output, and a word of codes every four.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def row_table_sum(
 ) -> Buffer:
     """Add the blocks of one ternary product; ``stage`` prefixes their names.
 
-    ``codes`` is (groups, segments, chunks, rows, length) uint8, ``outer`` = (images, groups), ``value(n, j, k, p)`` the
+    ``codes`` is (groups, segments, chunks, rows, words) uint32 or uint64, ``outer`` = (images, groups), ``value(n, j, k, p)`` the
     int16 input k of group j. Returns the int32 sums (images, groups, rows, pixels).
     """
 
@@ -60,15 +60,20 @@ def row_table_sum(
     def group(s: Any, c: Any, g: Any) -> Any:
         return (s * cut.chunks + c) * cut.length + g
 
+    def code(j: Any, s: Any, c: Any, m: Any, g: Any) -> Any:
+        shift = T.Cast(codes.dtype, g % cut.word_bytes * 8)
+        word = T.shift_right(codes[j, s, c, m, g // cut.word_bytes], shift)
+        return T.Cast("int32", T.bitwise_and(word, getattr(T, str(codes.dtype))(0xFF)))
+
     partial = b.reduce(
         f"{stage}_partial",
         (*outer, cut.segments, rows, pixels),
         (cut.chunks, cut.length),
         "int16",
-        lambda n, j, s, m, p, c, g: table[n, j, group(s, c, g), T.Cast("int32", codes[j, s, c, m, g]), p],
+        lambda n, j, s, m, p, c, g: table[n, j, group(s, c, g), code(j, s, c, m, g), p],
         reads=lambda n, j, s, m, p, c, g: (
             table[n, j, group(s, c, g), 0:TABLE_ROWS, p],
-            codes[j, s, c, m, g],
+            codes[j, s, c, m, g // cut.word_bytes],
         ),
     )
     shape, name = (*outer, rows, pixels), f"{stage}_sum"
@@ -84,7 +89,7 @@ def row_table_adds(cut: Segments, rows: int) -> int:
     return cut.steps * (TABLE_ADDS + rows)
 
 
-def ternary_sum_numpy(codes: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """NumPy reference: exact ``T @ inputs`` for packed ``codes`` (segments, chunks, R, length) and inputs (K, P)."""
-    ternary = unpack_groups(codes, inputs.shape[0])
+def ternary_sum_numpy(codes: np.ndarray, cut: Segments, inputs: np.ndarray) -> np.ndarray:
+    """NumPy reference: exact ``T @ inputs`` for packed ``codes`` (segments, chunks, R, words) and inputs (K, P)."""
+    ternary = unpack_groups(codes, cut, inputs.shape[0])
     return ternary.astype(np.int64) @ inputs.astype(np.int64)

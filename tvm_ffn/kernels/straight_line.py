@@ -18,7 +18,7 @@ from tvm_ffn.kernels.pairing import match_pairs
 
 @dataclass(frozen=True)
 class VectorISA:
-    """Instructions for int16 lanes in AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
+    """Instructions for int16 lanes, AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
 
     name: str
     vector_bytes: int
