@@ -56,6 +56,22 @@ int64_t BindColumnBlock(TensorView gram, TensorView lower, TensorView inverse, T
                      Data(y, "y", {b, k}), passes, std::clamp<int64_t>(width, 1, 1 << 10));
 }
 
+void BindLevelPass(TensorView feedback, double price, TensorView unit, TensorView costs, TensorView target,
+                   TensorView q, int64_t threads) {
+  const int64_t b = target.size(0), m = target.size(1), levels = costs.size(0);
+  LevelPass(Data(feedback, "feedback", {b, b}), b, static_cast<float>(price), Data(unit, "unit", {m}), m,
+            Data(costs, "costs", {levels}), levels, Data(target, "target", {b, m}), Data(q, "q", {b, m}),
+            Threads(threads));
+}
+
+int64_t BindLevelDescent(TensorView h, double price, TensorView unit, TensorView costs, TensorView s, TensorView q,
+                         int64_t threads) {
+  const int64_t b = s.size(0), m = s.size(1), levels = costs.size(0);
+  return LevelDescent(Data(h, "h", {b, b}), b, static_cast<float>(price), Data(unit, "unit", {m}), m,
+                      Data(costs, "costs", {levels}), levels, Data(s, "s", {b, m}), Data(q, "q", {b, m}),
+                      Threads(threads));
+}
+
 }  // namespace
 }  // namespace tvm_ffn
 
@@ -64,3 +80,5 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(joint_block, tvm_ffn::BindJointBlock);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(ternary_block, tvm_ffn::BindTernaryBlock);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(weighted_block, tvm_ffn::BindWeightedBlock);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(column_block, tvm_ffn::BindColumnBlock);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(level_pass, tvm_ffn::BindLevelPass);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(level_descent, tvm_ffn::BindLevelDescent);

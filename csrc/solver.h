@@ -44,6 +44,25 @@ int64_t WeightedBlock(const float* gram, int64_t k, const float* h, int64_t b, f
 int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse, int64_t k, const float* feed,
                     int64_t b, const float* previous, float* target, float* y, int64_t passes, int64_t width);
 
+/*!
+ * Levels: W_i ~ unit_i q_i for every row i of W, q integers in (-levels, levels), costs[|q|] non-zero digits each.
+ * W and q are held by column (column j of W in row j, m entries) and every row of W is a problem of its own, so
+ * threads share the rows. One block of columns of the pass that feeds errors forward, with U of H^-1 = U^T U:
+ *   q_j = argmin (target_j - unit q)^2 / 2 + price U_jj^2 costs[|q|]
+ *   target_j <- e_j = (target_j - unit q_j) / U_jj;  target_l <- target_l - U_jl e_j for the later l of the block
+ * feedback: b x b block of U; target: b x m in place, the errors e on exit; q: b x m, written.
+ */
+void LevelPass(const float* feedback, int64_t b, float price, const float* unit, int64_t m, const float* costs,
+               int64_t levels, float* target, float* q, int threads);
+
+/*!
+ * One pass of coordinate descent over a block of columns: minimise tr(E H E^T) / 2 + price sum costs[|q|].
+ * h: b x b block of H, its diagonal positive; s = (E H)^T: b x m, in place; q: b x m in place.
+ * Returns the number of entries of q that changed.
+ */
+int64_t LevelDescent(const float* h, int64_t b, float price, const float* unit, int64_t m, const float* costs,
+                     int64_t levels, float* s, float* q, int threads);
+
 }  // namespace tvm_ffn
 
 #endif  // TVM_FFN_CSRC_SOLVER_H_

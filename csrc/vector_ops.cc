@@ -116,4 +116,31 @@ TVM_FFN_MULTIVERSION int64_t RoundToTernary(float g, const float* __restrict s, 
   return static_cast<int64_t>(changes);
 }
 
+TVM_FFN_MULTIVERSION void NearestLevel(const float* __restrict wanted, const float* __restrict unit, float price,
+                                       const float* __restrict costs, int64_t levels, float* __restrict q, int64_t n) {
+  constexpr int64_t kChunk = 64;
+  float target[kChunk], weight[kChunk], best[kChunk], level[kChunk];
+  for (int64_t begin = 0; begin < n; begin += kChunk) {
+    const int64_t size = std::min(kChunk, n - begin);
+    for (int64_t i = 0; i < size; ++i) {
+      const float inverse = 1.f / unit[begin + i];
+      target[i] = std::fabs(wanted[begin + i]) * inverse;
+      weight[i] = price * inverse * inverse;
+      best[i] = target[i] * target[i];
+      level[i] = 0.f;
+    }
+    for (int64_t l = 1; l < levels; ++l) {
+      const float magnitude = static_cast<float>(l), cost = costs[l];
+      for (int64_t i = 0; i < size; ++i) {
+        const float gap = target[i] - magnitude;
+        const float value = gap * gap + weight[i] * cost;
+        const bool better = value < best[i];
+        best[i] = better ? value : best[i];
+        level[i] = better ? magnitude : level[i];
+      }
+    }
+    for (int64_t i = 0; i < size; ++i) q[begin + i] = wanted[begin + i] < 0.f ? -level[i] : level[i];
+  }
+}
+
 }  // namespace tvm_ffn

@@ -42,6 +42,13 @@ Support FitTernary(const float* s, int64_t n, float* z);
 /*! delta_j = new z_j - z_j for the scalar problem min_z g z^2 / 2 - (s_j + g z_j) z; writes z; returns changes. */
 int64_t RoundToTernary(float g, const float* s, float* z, float* delta, int64_t n);
 
+/*!
+ * q_i, an integer of magnitude below `levels`, that minimises (wanted_i - unit_i q)^2 + price costs[|q|]; of equal
+ * ones the smaller magnitude. costs[0] is 0, unit_i > 0.
+ */
+void NearestLevel(const float* wanted, const float* unit, float price, const float* costs, int64_t levels, float* q,
+                  int64_t n);
+
 }  // namespace tvm_ffn
 
 #endif  // TVM_FFN_CSRC_VECTOR_OPS_H_

@@ -48,6 +48,16 @@ class Backend(Products, ABC):
     ) -> int:
         """Best ternary column for b targets in turn, errors fed forward; target, y (b, k) in place; changed entries."""
 
+    @abstractmethod
+    def level_pass(
+        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix
+    ) -> None:
+        """Best priced level for b columns in turn, errors fed forward; target (errors on exit), q (b, m) in place."""
+
+    @abstractmethod
+    def level_descent(self, h: Matrix, price: float, unit: Matrix, costs: Matrix, s: Matrix, q: Matrix) -> int:
+        """Descent on b columns at priced levels in the metric of H; s, q (b, m) in place; changed entries."""
+
 
 def blocks(n: int, size: int) -> list[slice]:
     """[0, n) in consecutive slices of ``size``, the last one shorter."""

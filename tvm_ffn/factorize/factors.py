@@ -41,6 +41,14 @@ class Factors:
         """Non-zero entries of X and Y: the additions of one matrix-vector product before sums are shared."""
         return int(np.count_nonzero(self.x) + np.count_nonzero(self.y))
 
+    @property
+    def planes(self) -> int:
+        """t where X is exactly t identities side by side, ``[I I ... I]`` (`factorize_planes`), else 0."""
+        m, k = self.x.shape
+        terms = np.arange(k)
+        stacked = k % m == 0 and bool(np.all(self.x[terms % m, terms] == 1)) and np.count_nonzero(self.x) == k
+        return k // m if stacked else 0
+
     def weight(self) -> NDArray[np.float32]:
         """The matrix the factors stand for: float32 (m, n)."""
         left = self.a[:, None] * (self.x.astype(np.float32) * self.d)

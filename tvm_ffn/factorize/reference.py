@@ -163,6 +163,33 @@ class NumpyBackend(Backend):
             y[j], target[j] = kept, s_kept
         return changes
 
+    def level_pass(
+        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix
+    ) -> None:
+        for j in range(len(target)):
+            u = feedback[j, j]
+            q[j] = nearest_levels(target[j], unit, 2 * price * u * u, costs)
+            target[j] = (target[j] - unit * q[j]) / u
+            target[j + 1 :] -= np.outer(feedback[j, j + 1 :], target[j])
+
+    def level_descent(self, h: Matrix, price: float, unit: Matrix, costs: Matrix, s: Matrix, q: Matrix) -> int:
+        changes = 0
+        for j in range(len(q)):
+            chosen = nearest_levels(s[j] / h[j, j] + unit * q[j], unit, 2 * price / h[j, j], costs)
+            delta = chosen - q[j]
+            changes += int(np.count_nonzero(delta))
+            q[j] = chosen
+            s[j + 1 :] -= np.outer(h[j, j + 1 :], unit * delta)
+        return changes
+
+
+def nearest_levels(wanted: Matrix, unit: Matrix, price: float, costs: Matrix) -> Matrix:
+    """Integers q (m,) that minimise ``(wanted - unit q)^2 + price costs[|q|]``; of equal ones the smaller magnitude."""
+    levels = np.arange(len(costs), dtype=np.float32)[:, None]
+    inverse = np.float32(1) / unit
+    values = np.square(np.abs(wanted) * inverse - levels) + np.float32(price) * inverse * inverse * costs[:, None]
+    return np.copysign(np.argmin(values, axis=0).astype(np.float32), wanted)
+
 
 def nearest_points(lower: Matrix, q: Matrix, width: int) -> Matrix:
     """Ternary rows z near ``min_z |L^T z - q|``, nearest first, by a beam of ``width`` from the last coordinate on.

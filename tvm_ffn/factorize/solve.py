@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.factorize.backend import Backend
+from tvm_ffn.factorize.checks import checked_gram, checked_matrix, power_of_two
 from tvm_ffn.factorize.factors import Factors
 from tvm_ffn.factorize.native import fastest_backend
-from tvm_ffn.factorize.products import Matrix, Products, default_threads, single_threaded_blas
+from tvm_ffn.factorize.products import Products, default_threads, single_threaded_blas
 from tvm_ffn.factorize.refit import relative_error
 from tvm_ffn.factorize.response import solve_response
 from tvm_ffn.factorize.semidiscrete import semidiscrete
@@ -43,7 +41,7 @@ def factorize(
     inner loops, e.g. by `reference.NumpyBackend`.
     Raises ConfigError for weights or a gram that are not finite or do not fit, a rank below 1, an unknown method.
     """
-    weights = _matrix(w, "w")
+    weights = checked_matrix(w, "w")
     if method not in METHODS:
         raise ConfigError(f"factorize: unknown method {method!r}; there are {', '.join(METHODS)}")
     if rank < 1:
@@ -54,12 +52,12 @@ def factorize(
         raise ConfigError(f"factorize: rounds and sweeps must not be negative: {rounds}, {sweeps}")
     if threads is not None and threads < 1:
         raise ConfigError(f"factorize: threads must be at least 1, not {threads}")
-    metric = _gram(gram, weights.shape[1])
+    metric = checked_gram(gram, weights.shape[1])
     if method == "sdd" and metric is not None:
         raise ConfigError("factorize: method 'sdd' is unweighted and takes no gram; use method='response'")
     backend = backend or fastest_backend(threads)
     # Powers of two cost no rounding and keep squares of tiny or huge weights inside float32.
-    unit, metric_unit = _power_of_two(weights), _power_of_two(metric)
+    unit, metric_unit = power_of_two(weights), power_of_two(metric)
     weights = weights / unit
     if metric is not None:
         metric = metric / metric_unit
@@ -79,38 +77,10 @@ def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | None) -> fl
 
     Raises ConfigError when the shapes do not fit or a value is not finite.
     """
-    weights = _matrix(w, "w")
+    weights = checked_matrix(w, "w")
     approximation = factors.weight()
     if approximation.shape != weights.shape:
         raise ConfigError(f"response_error: w is {weights.shape}, the factors stand for {approximation.shape}")
-    metric = _gram(gram, weights.shape[1])
+    metric = checked_gram(gram, weights.shape[1])
     with single_threaded_blas():
         return relative_error(weights, approximation, metric, Products(default_threads()))
-
-
-def _matrix(values: ArrayLike, name: str) -> Matrix:
-    """A finite, non-empty, contiguous float32 matrix."""
-    array = np.asarray(values)
-    if array.ndim != 2 or array.size == 0:
-        raise ConfigError(f"factorize: {name} must be a non-empty matrix, not of shape {array.shape}")
-    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise ConfigError(f"factorize: {name} must be real numbers, not {array.dtype}")
-    matrix = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(matrix).all():
-        raise ConfigError(f"factorize: {name} holds NaN or infinite values")
-    return matrix
-
-
-def _gram(gram: ArrayLike | None, n: int) -> Matrix | None:
-    if gram is None:
-        return None
-    matrix = _matrix(gram, "gram")
-    if matrix.shape != (n, n):
-        raise ConfigError(f"factorize: gram must be {(n, n)} for weights of {n} columns, not {matrix.shape}")
-    return matrix
-
-
-def _power_of_two(matrix: Matrix | None) -> np.float32:
-    """The power of two next to the largest magnitude (1 for zeros or no matrix)."""
-    largest = 0.0 if matrix is None else float(np.abs(matrix).max())
-    return np.float32(2.0 ** math.frexp(largest)[1]) if largest > 0 else np.float32(1)
