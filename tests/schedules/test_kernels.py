@@ -86,9 +86,9 @@ def test_a_rule_of_its_own_schedules_it(shape: shapes.Shape) -> None:
 @pytest.mark.parametrize(
     "name", ["conv3x3-segments", "code-conv3x3-segments", "dense-rows-segments-float", "gemv-segments"]
 )
-@pytest.mark.parametrize("shares", [(0.5, 1.0), (1.0, 0.5)], ids=["y", "x"])
+@pytest.mark.parametrize("shares", [(0.2, 1.0), (1.0, 0.2)], ids=["y", "x"])
 def test_the_arguments_show_an_overflow(name: str, shares: tuple[float, float]) -> None:
-    """Segments twice too long for one of the two products: the kernel must differ from the oracle."""
+    """Segments made for a fifth of the values one of the two products: the kernel must differ from the oracle."""
     shape = next(shape for shape in TESTED if shape.name == name)
     target = next(parsed(isa) for isa in ISAS if targets.runs_here(parsed(isa)))
     if not fits(shape, plan(target)):
