@@ -7,6 +7,7 @@
     reshape(reshape(x))                            -> reshape(x)
     add(const, x), multiply(const, x)              -> add(x, const), multiply(x, const)
     clip(x, 0, inf)                                -> relu(x)
+    split(x)[i]                                    -> strided_slice(x)
     avg_pool2d over the whole map, no padding      -> mean(x, axis=[2, 3], keepdims=True)
 
 Refused (left as it is): sums of integers, stacks that are used elsewhere as well, reductions over other axes.
@@ -47,8 +48,8 @@ class _Canonicalizer(PyExprMutator):
             return self._reshape(call, name)
         if name in ("relax.add", "relax.multiply") and isinstance(call.args[0], tvm.ir.GenericConst):
             return relax.Call(call.op, [call.args[1], call.args[0]], call.attrs, call.ty_args, call.span)
-        if name == "relax.clip" and float(call.args[1]) == 0.0 and np.isposinf(float(call.args[2])):
-            return relax.op.nn.relu(call.args[0])
+        if name == "relax.clip":
+            return _clip(call)
         if name == "relax.sum":
             return self._sum(call)
         if name == "relax.nn.avg_pool2d":
@@ -57,8 +58,11 @@ class _Canonicalizer(PyExprMutator):
 
     def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> relax.Expr:
         item = super().visit_tuple_getitem_(item)
-        source = self._producer(item.tuple_value, "relax.nn.dropout")
-        return source.args[0] if source is not None and item.index == 0 else item
+        dropout = self._producer(item.tuple_value, "relax.nn.dropout")
+        if dropout is not None and item.index == 0:
+            return dropout.args[0]
+        split = self._producer(item.tuple_value, "relax.split")
+        return _slice(split, item.index) if split is not None else item
 
     def _producer(self, expr: relax.Expr, name: str) -> relax.Call | None:
         """The call of operator ``name`` that made ``expr``, or None."""
@@ -85,6 +89,28 @@ class _Canonicalizer(PyExprMutator):
         if not all(str(term.ty.dtype).startswith("float") for term in fields):
             return call
         return reduce(lambda left, right: self.builder_.emit(relax.op.add(left, right)), fields)
+
+
+def _clip(call: relax.Call) -> relax.Expr:
+    """Bounds as floats: some converters leave integers."""
+    low, high = (float(getattr(bound, "value", bound)) for bound in call.args[1:])
+    if low == 0.0 and np.isposinf(high):
+        return relax.op.nn.relu(call.args[0])
+    return relax.op.clip(call.args[0], low, high)
+
+
+def _slice(split: relax.Call, index: int) -> relax.Expr:
+    """Part ``index`` of a split along an axis of known size."""
+    data, cuts = split.args[0], split.attrs.indices_or_sections
+    axis = int(split.attrs.axis) % data.ty.ndim
+    size = int(data.ty.shape[axis])
+    if isinstance(cuts, tvm.tirx.IntImm):
+        length = -(-size // int(cuts))
+        begin, end = index * length, min((index + 1) * length, size)
+    else:
+        ends = [0, *(int(cut) for cut in cuts), size]
+        begin, end = ends[index], ends[index + 1]
+    return relax.op.strided_slice(data, [axis], [begin], [end])
 
 
 def _global_pool(call: relax.Call) -> relax.Expr:

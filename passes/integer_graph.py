@@ -60,7 +60,7 @@ class ToIntegerGraph:
                     emitter.floats[old] = new
                 for unit in network.units:
                     emitter.unit(unit)
-                results = [emitter.builder.emit_output(emitter.float(var)) for var in network.outputs]
+                results = [emitter.builder.emit_output(emitter.same(out, emitter.float)) for out in network.outputs]
             emitter.builder.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
         return emitter.builder.get()
 
@@ -80,9 +80,9 @@ class _Emitter:
         if unit.is_linear:
             self._linear(unit)
         elif unit.kind == "float":
-            self.floats[unit.output] = self.builder.emit(self._same(unit.call, self.float), name_hint=unit.output.name)
+            self.floats[unit.output] = self.builder.emit(self.same(unit.call, self.float), name_hint=unit.output.name)
         elif unit.kind in ("view", "concat"):
-            self.integers[unit.output] = self.builder.emit(self._same(unit.call, self.integer))
+            self.integers[unit.output] = self.builder.emit(self.same(unit.call, self.integer))
         else:
             getattr(self, f"_{unit.kind}")(unit)
 
@@ -111,17 +111,17 @@ class _Emitter:
         out = relax.TensorType(operator.out_shape, _out_dtype(operator))
         return self.builder.emit(relax.call_tir(variable, operands, out))
 
-    def _same(self, value: relax.Expr, form: Callable[[relax.Var], relax.Var]) -> relax.Expr:
+    def same(self, value: relax.Expr, form: Callable[[relax.Var], relax.Var]) -> relax.Expr:
         """The same expression on the new variables."""
         if isinstance(value, relax.Var):
             return form(value)
         if isinstance(value, relax.Tuple):
-            return relax.Tuple([self._same(field, form) for field in value.fields])
+            return relax.Tuple([self.same(field, form) for field in value.fields])
         if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._same(value.tuple_value, form), value.index)
+            return relax.TupleGetItem(self.same(value.tuple_value, form), value.index)
         if not isinstance(value, relax.Call):
             return value
-        return relax.Call(value.op, [self._same(arg, form) for arg in value.args], value.attrs, value.ty_args)
+        return relax.Call(value.op, [self.same(arg, form) for arg in value.args], value.attrs, value.ty_args)
 
     def _reshape(self, value: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         return value if shape_of(value) == shape else self.builder.emit(relax.op.reshape(value, shape))

@@ -92,7 +92,12 @@ _RULES: dict[str, Callable[[relax.Call], bool]] = {
     "relax.nn.conv2d": lambda call: _is_constant(call.args[1]),
     "relax.matmul": _product,
     "relax.nn.softmax": lambda call: _off_first(call, int(call.attrs.axis)),
-    "relax.concat": lambda call: call.attrs.axis is not None and _off_first(call, int(call.attrs.axis)),
+    "relax.concat": lambda call: (
+        call.attrs.axis is not None
+        and _off_first(call, int(call.attrs.axis))
+        and isinstance(call.args[0], relax.Tuple)
+        and not any(map(_is_constant, call.args[0].fields))
+    ),
     "relax.nn.layer_norm": lambda call: _off_first(call, call.attrs.axes) and all(map(_is_constant, call.args[1:])),
     "relax.nn.pad": lambda call: not any(int(width) for width in call.attrs.pad_width[:2]),
     "relax.permute_dims": lambda call: call.attrs.axes is not None and int(call.attrs.axes[0]) == 0,

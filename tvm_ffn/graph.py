@@ -43,7 +43,8 @@ class Unit:
     """One unit; ``call`` is its operator, ``output`` the variable of the last operator it covers.
 
     ``response`` is the variable that holds a linear unit's value before residual and activation, ``reason`` says why a
-    layer with a constant weight is a float unit. ``call`` may also be a TupleGetItem or a constant (float units).
+    layer with a constant weight is a float unit, ``index`` is the operator's place in the graph. ``call`` may also be
+    a TupleGetItem or a constant (float units).
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Unit:
     residual: relax.Var | None = None
     activation: Activation = IDENTITY
     reason: str = ""
+    index: int = 0
 
     @property
     def is_integer(self) -> bool:
@@ -91,16 +93,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class Network:
-    """Units in topological order, the graph's parameters and the variables it returns."""
+    """Units in topological order, the graph's parameters and the variables (or constants) it returns."""
 
     units: tuple[Unit, ...]
     parameters: tuple[relax.Var, ...]
-    outputs: tuple[relax.Var, ...]
+    outputs: tuple[relax.Expr, ...]
 
     @property
     def linear(self) -> tuple[Unit, ...]:
-        """The convolutions and dense layers that run on integers."""
-        return tuple(unit for unit in self.units if unit.is_linear)
+        """The convolutions and dense layers that run on integers, in the graph's order of their operators."""
+        return tuple(sorted((unit for unit in self.units if unit.is_linear), key=lambda unit: unit.index))
 
     @cached_property
     def integer_inputs(self) -> set[relax.Var]:

@@ -149,7 +149,7 @@ def _build_and_run(call: relax.Call, args: Sequence[Value]) -> Value:
         if isinstance(value, tuple):
             return relax.Tuple([parameter(part) for part in value])
         if isinstance(value, np.ndarray):
-            operands.append(np.ascontiguousarray(value))
+            operands.append(np.asarray(value, order="C"))
             return parameters.setdefault(
                 len(operands), relax.Var(f"x{len(operands)}", relax.TensorType(value.shape, str(value.dtype)))
             )

@@ -66,10 +66,11 @@ class _Matcher:
         kind = self._kind(var, value)
         inputs = tuple(variables_of(value))
         chain = [var]
-        name = self.names.get(var, var.name)
+        index = self.position[var]
+        name = self.names.get(var) or _span_name(value) or var.name
         if kind in ("float", "view", "concat", "max_pool2d"):
             reason = "fp32 by configuration" if name in self.fp32 else float_reason(value)
-            return Unit(kind, name, value, inputs, var, var, reason=reason), chain
+            return Unit(kind, name, value, inputs, var, var, reason=reason, index=index), chain
         bias = None
         if kind in LINEAR or op_name(value) == "relax.multiply":
             bias = self._take_bias(chain, value)
@@ -85,7 +86,8 @@ class _Matcher:
                 if found.slope == 1.0 or (kind in LINEAR and residual is None):
                     activation = found
                     chain.append(follower)
-        return Unit(kind, name, value, inputs, chain[-1], response, bias, residual, activation), chain
+        unit = Unit(kind, name, value, inputs, chain[-1], response, bias, residual, activation, index=index)
+        return unit, chain
 
     def _kind(self, var: relax.Var, value: relax.Expr) -> str:
         linear = linear_kind(value)
@@ -140,10 +142,16 @@ class _Matcher:
         return other
 
 
+def _span_name(value: relax.Expr) -> str:
+    """The ONNX node's name on a layer that `importer.ImportedModel.layer_names` does not list, "" without one."""
+    span = value.span if float_reason(value) else None
+    return span.source_name.name if span is not None else ""
+
+
 def _channel_axis(value: relax.Call) -> int:
     return -1 if op_name(value) == "relax.matmul" else 1
 
 
-def _outputs(body: relax.Expr, calls: dict[relax.Var, relax.Expr]) -> tuple[relax.Var, ...]:
+def _outputs(body: relax.Expr, calls: dict[relax.Var, relax.Expr]) -> tuple[relax.Expr, ...]:
     value = calls.get(body, body) if isinstance(body, relax.Var) else body
     return tuple(value.fields) if isinstance(value, relax.Tuple) else (body,)

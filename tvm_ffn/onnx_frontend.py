@@ -4,6 +4,8 @@ Stock importer                               here
   clip  -> call_tir(maximum), call_tir(minimum)  -> relax.clip (constant bounds)
   pad   -> call_tir(pad)                         -> relax.nn.pad (mode "constant", constant widths)
   conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
+  conv  of rank 3 -> conv1d                      -> conv2d of height 1
+  matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
 Constants are computed with NumPy, as folding them later costs one native build for each. Whatever is not of this form
 goes to the stock converter. The node's name travels as the span of the conv2d / matmul call, which Relax passes keep.
@@ -76,25 +78,50 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         self.node, self.operator = attrs["tvm_custom"]["name"], op_name
         converter = _CONVERTERS.get(op_name)
         result = converter(self.bb, inputs, dict(attrs), opset) if converter else None
+        if result is None and op_name in ("Conv", "ConvTranspose", "MatMul"):
+            result = self._layer(op_name, inputs, attrs, opset)
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
-        if op_name == "MatMul":
-            result = named(result, self.node)
         # Bound to a variable at once: inlining a call into the next one makes TVM rebuild it, which drops its span.
         return self.bb.emit(result) if isinstance(result, relax.Call) else result
 
+    def _layer(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+        """The stock conversion, named; a constant bias is added here, so that the name is the layer's."""
+        bias = constant_value(inputs[2]) if len(inputs) > 2 else None
+        if bias is None and len(inputs) > 2 and inputs[2] is not None:
+            return None
+        operands = onnx_frontend.onnx_input([inputs[0], inputs[1], *([None] * (len(inputs) - 2))])
+        layer = named(super()._convert_operator(op_name, operands, attrs, opset), self.node)
+        if bias is None:
+            return layer
+        return relax.op.add(self.bb.emit(layer), relax.const(bias.reshape(-1, *[1] * (inputs[1].ty.ndim - 2))))
+
 
 def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
-    weight, bias = inputs[1], constant_value(inputs[2])
-    if inputs[0].ty.ndim != 4 or (bias is None and inputs[2] is not None):
+    data, weight, bias = inputs[0], inputs[1], constant_value(inputs[2])
+    if bias is None and inputs[2] is not None:
+        return None
+    kernels = constant_value(weight)
+    if data.ty.ndim == 3 and kernels is not None:
+        image = bb.emit(relax.op.expand_dims(data, 2))
+        result = _conv(bb, [image, relax.const(kernels[:, :, None]), inputs[2]], _of_height_one(attrs), opset)
+        return relax.op.squeeze(bb.emit(result), [2])
+    if data.ty.ndim != 4:
         return None
     kernel = [int(size) for size in weight.ty.shape][2:]
-    size = [int(dim) for dim in inputs[0].ty.shape][2:]
+    size = [int(dim) for dim in data.ty.shape][2:]
     strides, dilation = attrs.get("strides", (1, 1)), attrs.get("dilations", (1, 1))
     padding = _padding(attrs, size, kernel, strides, dilation)
-    conv = relax.op.nn.conv2d(inputs[0], weight, strides, padding, dilation, attrs.get("group", 1))
+    conv = relax.op.nn.conv2d(data, weight, strides, padding, dilation, attrs.get("group", 1))
     conv = named(conv, attrs["tvm_custom"]["name"])
     return conv if bias is None else relax.op.add(conv, relax.const(bias.reshape(1, -1, 1, 1)))
+
+
+def _of_height_one(attrs: Attributes) -> Attributes:
+    """A one-dimensional convolution's attributes for an image of one row."""
+    before, after = attrs.get("pads", (0, 0))
+    (stride,), (dilation,) = attrs.get("strides", (1,)), attrs.get("dilations", (1,))
+    return {**attrs, "pads": (0, before, 0, after), "strides": (1, stride), "dilations": (1, dilation)}
 
 
 def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any, dilation: Any) -> list[int]:
@@ -128,6 +155,17 @@ def _gemm(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
         return product
     bias = bias if beta == 1.0 else (bias * np.float64(beta)).astype(bias.dtype)
     return relax.op.add(product, relax.const(bias.reshape(-1) if bias.size == weight.shape[1] else bias))
+
+
+def _matmul(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """W x as (x' W')' for a constant matrix W: layers have their weight second."""
+    weight, data = constant_value(inputs[0]), inputs[1]
+    if weight is None or weight.ndim != 2 or constant_value(data) is not None:
+        return None
+    swap = [*range(data.ty.ndim - 2), data.ty.ndim - 1, data.ty.ndim - 2] if data.ty.ndim > 1 else [0]
+    turned = bb.emit(relax.op.permute_dims(data, swap))
+    product = relax.op.matmul(turned, relax.const(np.ascontiguousarray(weight.T)))
+    return relax.op.permute_dims(bb.emit(named(product, attrs["tvm_custom"]["name"])), swap)
 
 
 def _clip(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
@@ -178,6 +216,7 @@ def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
 _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], relax.Expr | None]] = {
     "Conv": _conv,
     "Gemm": _gemm,
+    "MatMul": _matmul,
     "Clip": _clip,
     "Pad": _pad,
 }

@@ -18,10 +18,10 @@ from tvm_ffn.graph import Unit
 from tvm_ffn.unit_kinds import structural_kind
 
 
-def follow_readers(units: Sequence[Unit], outputs: Collection[relax.Var]) -> tuple[Unit, ...]:
+def follow_readers(units: Sequence[Unit], outputs: Collection[relax.Expr]) -> tuple[Unit, ...]:
     """The same units in the same (topological) order, the moving ones integer or float as their readers are."""
     integer: Counter[relax.Var] = Counter()
-    floating: Counter[relax.Var] = Counter(outputs)
+    floating: Counter[relax.Expr] = Counter(outputs)
     placed = []
     for unit in reversed(units):
         unit = replace(unit, kind=_kind(unit, integer[unit.output], floating[unit.output]))

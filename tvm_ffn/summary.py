@@ -25,7 +25,7 @@ def summarize(
     """One row for every layer with a constant weight, in topological order."""
     rows = []
     batch = shape_of(quantized.network.parameters[0])[0]
-    for unit in quantized.network.units:
+    for unit in sorted(quantized.network.units, key=lambda unit: unit.index):
         if unit in linear:
             rows.append(_integer_row(unit, quantized.layers[unit], linear[unit], batch))
         elif unit.reason:
