@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -41,31 +41,24 @@ def fits(shape: Shape, plan: KernelPlan) -> bool:
     return not isinstance(shape, TernaryConv) or shape.kernel != "code" or plan.isa != ""
 
 
-def kernel_case(shape: Shape, plan: KernelPlan, shares: tuple[float, float] = (1.0, 1.0)) -> KernelCase:
-    """Build a record's operator with the decisions of ``plan``; the same record always gives the same numbers.
-
-    ``shares``: of the largest input and the largest middle, how much the int16 segments of Y and X are made for.
-    Less than 1 is wrong, for tests.
-    """
-    return _case(shape, plan, shares, np.random.default_rng(zlib.crc32(shape.name.encode())))
+def kernel_case(shape: Shape, plan: KernelPlan) -> KernelCase:
+    """Build a record's operator with the decisions of ``plan``; the same record always gives the same numbers."""
+    return _case(shape, plan, np.random.default_rng(zlib.crc32(shape.name.encode())))
 
 
 @singledispatch
-def _case(shape: Any, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
+def _case(shape: Any, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     raise TypeError(f"no operator for {type(shape).__name__}")
 
 
 @_case.register
-def _ternary_conv(
-    shape: TernaryConv, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
-) -> KernelCase:
+def _ternary_conv(shape: TernaryConv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
     size = (g.batch, g.channels, g.height, g.width)
     factored = Factored(shape, rng, size, lambda x: im2col_numpy(x, g))
-    limits = _limits(shape, shares)
+    limits = LIMIT, shape.middle_limit
     if shape.kernel == "code":
         code = code_conv2d(g, factored.y[0], factored.x[0], limits, shape.epilogue, ISAS[plan.isa])
-        code = replace(code, middle_limit=shape.middle_limit)
         return KernelCase(code, factored.runs((), (), code.out_shape))
     groups, terms, inputs = factored.y.shape
     cut_y = segments(factored.y.reshape(-1, inputs), limits[0], step=GROUP, chunk=plan.chunk)
@@ -77,12 +70,10 @@ def _ternary_conv(
 
 
 @_case.register
-def _ternary_matmul(
-    shape: TernaryMatmul, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
-) -> KernelCase:
+def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     factored = Factored(shape, rng, (shape.rows, shape.inputs), _dense_columns)
     y, x, sizes = factored.y, factored.x, (shape.inputs, shape.terms, shape.outputs)
-    limits = _limits(shape, shares)
+    limits = LIMIT, shape.middle_limit
     if shape.kernel == "masks":
         cut_y = segments(y[0], limits[0], step=1, chunk=shape.inputs)
         cut_x = segments(x[0], limits[1], step=1, chunk=shape.terms)
@@ -96,7 +87,7 @@ def _ternary_matmul(
 
 
 @_case.register
-def _int8_conv(shape: Int8Conv, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
+def _int8_conv(shape: Int8Conv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
     operator = Int8Conv2d(g, shape.outputs, shape.epilogue, plan.float_block)
     size = (g.batch, g.channels, g.height, g.width)
@@ -105,9 +96,7 @@ def _int8_conv(shape: Int8Conv, plan: KernelPlan, shares: tuple[float, float], r
 
 
 @_case.register
-def _int8_matmul(
-    shape: Int8Matmul, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator
-) -> KernelCase:
+def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue)
     size = (shape.rows, shape.inputs)
     runs = int8_runs(shape, rng, size, _dense_columns, lambda w: Int8Dense.pack(w[0]), operator.out_shape)
@@ -115,7 +104,7 @@ def _int8_matmul(
 
 
 @_case.register
-def _pool(shape: Pool, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
+def _pool(shape: Pool, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     images = extremes(rng, shape.window.shape)
     if shape.kind == "max":
         return KernelCase(MaxPool2d(shape.window), {name: (x,) for name, x in images.items()})
@@ -126,7 +115,7 @@ def _pool(shape: Pool, plan: KernelPlan, shares: tuple[float, float], rng: np.ra
 
 
 @_case.register
-def _pointwise(shape: Pointwise, plan: KernelPlan, shares: tuple[float, float], rng: np.random.Generator) -> KernelCase:
+def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     size, epilogue = shape.shape, shape.epilogue
     images = extremes(rng, size)
     if shape.kind == "add":
@@ -161,10 +150,6 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, shares: tuple[float, float], 
 
 def _dense_columns(x: np.ndarray) -> np.ndarray:
     return x.T[None, None]
-
-
-def _limits(shape: TernaryConv | TernaryMatmul, shares: tuple[float, float]) -> tuple[int, int]:
-    return int(LIMIT * shares[0]), int(shape.middle_limit * shares[1])
 
 
 def _codes(matrices: np.ndarray, cut: Segments) -> np.ndarray:

@@ -37,12 +37,10 @@ TARGETS = {
 }
 NAMES = (
     "conv3x3",
-    "conv3x3-dense-entries",
     "conv3x3-one-term",
     "conv3x3-stride2-groups-batch2-residual",
     "conv3x2-stride2x3-uneven-padding-dilation-leaky",
     "conv1x1-one-channel",
-    "conv1x1-stride2-float",
     "conv7x7-stride2",
     "conv3x3-segments-groups-residual",
     "code-conv3x3-one-output-residual",
