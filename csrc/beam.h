@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "path_rows.h"
+
 namespace tvm_ffn {
 
 /*!
@@ -14,13 +16,13 @@ namespace tvm_ffn {
  */
 class Beam {
  public:
-  Beam(int64_t k, int64_t width) : k_(k), width_(width), rows_(2 * width * k) {}
+  Beam(int64_t k, int64_t width) : k_(k), width_(width), rows_(k, width) {}
 
   /*! lower: L, k x k; q: k. Returns how many points there are, at most `width`. */
   int64_t Search(const float* lower, const float* q);
 
   /*! The index-th nearest point found: k entries, the caller may change them. */
-  float* Point(int64_t index) { return Row(paths_[index].row); }
+  float* Point(int64_t index) { return rows_.Row(paths_[index].row); }
 
  private:
   struct Path {
@@ -29,14 +31,11 @@ class Beam {
     float value;  // z of the coordinate in turn
   };
 
-  float* Row(int64_t row) { return rows_.data() + row * k_; }
   static bool Nearer(const Path& a, const Path& b);
-  void Separate();
 
   int64_t k_, width_;
-  std::vector<float> rows_;
+  PathRows rows_;
   std::vector<Path> paths_, extended_;
-  std::vector<bool> held_, claimed_;
 };
 
 }  // namespace tvm_ffn

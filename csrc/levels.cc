@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "level_beam.h"
 #include "solver.h"
 #include "team.h"
 #include "vector_ops.h"
@@ -14,7 +15,16 @@ constexpr int64_t kRows = 64;  // rows of W worked on at a time: a block of colu
 }  // namespace
 
 void LevelPass(const float* feedback, int64_t b, float price, const float* unit, int64_t m, const float* costs,
-               int64_t levels, float* target, float* q, int threads) {
+               int64_t levels, float* target, float* q, int64_t width, int threads) {
+  if (width > 1) {
+    const LevelTable table(costs, levels);
+    RunTeam(threads, [&](int t) {
+      LevelBeam beam(table, b, width);
+      const auto [first, last] = Share(m, 1, threads, t);
+      for (int64_t i = first; i < last; ++i) beam.Search(feedback, price, unit[i], target + i, q + i, m);
+    });
+    return;
+  }
   RunTeam(threads, [&](int t) {
     const auto [first, last] = Share(m, kRows, threads, t);
     float chosen[kRows];

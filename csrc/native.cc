@@ -57,11 +57,11 @@ int64_t BindColumnBlock(TensorView gram, TensorView lower, TensorView inverse, T
 }
 
 void BindLevelPass(TensorView feedback, double price, TensorView unit, TensorView costs, TensorView target,
-                   TensorView q, int64_t threads) {
+                   TensorView q, int64_t width, int64_t threads) {
   const int64_t b = target.size(0), m = target.size(1), levels = costs.size(0);
   LevelPass(Data(feedback, "feedback", {b, b}), b, static_cast<float>(price), Data(unit, "unit", {m}), m,
             Data(costs, "costs", {levels}), levels, Data(target, "target", {b, m}), Data(q, "q", {b, m}),
-            Threads(threads));
+            std::clamp<int64_t>(width, 1, 1 << 10), Threads(threads));
 }
 
 int64_t BindLevelDescent(TensorView h, double price, TensorView unit, TensorView costs, TensorView s, TensorView q,

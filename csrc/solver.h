@@ -50,10 +50,12 @@ int64_t ColumnBlock(const float* gram, const float* lower, const float* inverse,
  * threads share the rows. One block of columns of the pass that feeds errors forward, with U of H^-1 = U^T U:
  *   q_j = argmin (target_j - unit q)^2 / 2 + price U_jj^2 costs[|q|]
  *   target_j <- e_j = (target_j - unit q_j) / U_jj;  target_l <- target_l - U_jl e_j for the later l of the block
+ * Width 1 takes each column's best as it comes; otherwise a beam of that width looks for better sequences
+ * (level_beam.h), and the best one at the end of the block is kept.
  * feedback: b x b block of U; target: b x m in place, the errors e on exit; q: b x m, written.
  */
 void LevelPass(const float* feedback, int64_t b, float price, const float* unit, int64_t m, const float* costs,
-               int64_t levels, float* target, float* q, int threads);
+               int64_t levels, float* target, float* q, int64_t width, int threads);
 
 /*!
  * One pass of coordinate descent over a block of columns: minimise tr(E H E^T) / 2 + price sum costs[|q|].

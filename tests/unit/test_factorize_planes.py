@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.factorize import Factors, factorize, factorize_planes, native, response_error
 from tvm_ffn.factorize.backend import Backend
-from tvm_ffn.factorize.planes import signed_digits
-from tvm_ffn.factorize.reference import NumpyBackend, nearest_levels
+from tvm_ffn.factorize.levels import nearest_levels, signed_digits
+from tvm_ffn.factorize.reference import NumpyBackend
 
 WITHOUT_DEADLINE = settings(deadline=None, max_examples=20)
 COSTS = np.count_nonzero(signed_digits(5), axis=1).astype(np.float32)
@@ -117,7 +117,9 @@ def test_what_is_representable_is_found(metric: bool) -> None:
 def test_refinement_never_raises_the_objective(seed: int, penalty: float) -> None:
     w, gram = weights(7, 19, seed), covariance(19, seed)
     found = [
-        objective(w, factorize_planes(w, penalty=penalty, gram=gram, rounds=rounds, sweeps=sweeps), gram, penalty)
+        objective(
+            w, factorize_planes(w, penalty=penalty, gram=gram, rounds=rounds, sweeps=sweeps, beam=1), gram, penalty
+        )
         for rounds, sweeps in ((1, 0), (1, 1), (1, 3), (2, 3), (4, 3))
     ]
     assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(found)), found
@@ -187,6 +189,7 @@ def test_rows_of_zeros_get_no_digits_and_a_positive_scale() -> None:
         ({"penalty": float("nan")}, "penalty must be finite and not negative"),
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"sweeps": -1}, "sweeps at least 0"),
+        ({"beam": 0}, "beam must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"gram": np.eye(4)}, r"gram must be \(6, 6\)"),
         ({"gram": -np.eye(6)}, "not positive definite"),
@@ -213,12 +216,13 @@ def test_the_nearest_level_is_the_nearest(compiled: Backend, price: float) -> No
     np.testing.assert_array_equal(nearest_levels(wanted, unit, price, COSTS), best)
     for backend in (compiled, NumpyBackend()):
         q = np.zeros((1, 200), np.float32)
-        backend.level_pass(np.ones((1, 1), np.float32), price / 2, unit, COSTS, wanted[None].copy(), q)
+        backend.level_pass(np.ones((1, 1), np.float32), price / 2, unit, COSTS, wanted[None].copy(), q, 1)
         np.testing.assert_array_equal(q[0], best)
 
 
+@pytest.mark.parametrize("width", [1, 2, 7])
 @pytest.mark.parametrize(("b", "m"), [(1, 1), (3, 5), (13, 67), (40, 200)])
-def test_level_pass(compiled: Backend, b: int, m: int) -> None:
+def test_level_pass(compiled: Backend, b: int, m: int, width: int) -> None:
     rng = np.random.default_rng(b)
     feedback = np.triu(rng.standard_normal((b, b)) * 0.2, 1).astype(np.float32)
     feedback[np.arange(b), np.arange(b)] = rng.uniform(0.5, 2, b)
@@ -227,11 +231,35 @@ def test_level_pass(compiled: Backend, b: int, m: int) -> None:
     found: list[np.ndarray] = []
     for backend in (compiled, NumpyBackend()):
         target, q = start.copy(), np.full((b, m), 99, np.float32)
-        backend.level_pass(feedback, 0.01, unit, COSTS, target, q)
+        backend.level_pass(feedback, 0.01, unit, COSTS, target, q, width)
         # What was fed forward: start = unit q + U^T e, row by row of U's lower-triangular transpose.
         np.testing.assert_allclose(feedback.T @ target + unit * q, start, atol=1e-4)
         found.append(q)
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_wide_beam_nears_the_best_levels(compiled: Backend) -> None:
+    rng = np.random.default_rng(2)
+    costs = np.array([0, 1, 1, 2], np.float32)
+    feedback = np.triu(rng.standard_normal((4, 4)) * 0.6, 1).astype(np.float32) + np.eye(4, dtype=np.float32)
+    target = rng.standard_normal((4, 9)).astype(np.float32) * 2
+    unit = rng.uniform(0.5, 1, 9).astype(np.float32)
+    every = np.array(list(itertools.product(range(-3, 4), repeat=4)))  # (7^4, 4)
+
+    def value(q: np.ndarray) -> np.ndarray:
+        error = np.linalg.solve(feedback.T, target - unit * q)
+        return 0.5 * np.square(error).sum(0) + 0.3 * costs[np.abs(q)].sum(0)
+
+    best = np.min([value(np.repeat(q[:, None], 9, axis=1)) for q in every], axis=0)
+    for backend in (compiled, NumpyBackend()):
+        values = []
+        for width in (1, 300):
+            q = np.zeros((4, 9), np.float32)
+            backend.level_pass(feedback, 0.3, unit, costs, target.copy(), q, width)
+            values.append(value(q.astype(int)))
+        assert best.sum() * (1 - 1e-5) <= values[1].sum() < values[0].sum()
+        np.testing.assert_allclose(values[1], best, rtol=0.3)
+        assert np.isclose(values[1], best, rtol=1e-4).mean() > 0.7
 
 
 @pytest.mark.parametrize(("b", "m"), [(1, 1), (3, 5), (13, 67), (40, 200)])
@@ -266,6 +294,6 @@ def test_both_back_ends_reach_the_same_objective(compiled: Backend) -> None:
 def test_the_library_refuses_arrays_of_the_wrong_type_or_shape(compiled: Backend) -> None:
     q = np.zeros((2, 3), np.float32)
     with pytest.raises(ValueError, match="unit is not a contiguous float32"):
-        compiled.level_pass(np.eye(2, dtype=np.float32), 0.1, np.ones(2, np.float32), COSTS, q.copy(), q)
+        compiled.level_pass(np.eye(2, dtype=np.float32), 0.1, np.ones(2, np.float32), COSTS, q.copy(), q, 1)
     with pytest.raises(ValueError, match="h is not a contiguous float32"):
         compiled.level_descent(np.eye(3, dtype=np.float32), 0.1, np.ones(3, np.float32), COSTS, q.copy(), q)

@@ -50,7 +50,7 @@ class Backend(Products, ABC):
 
     @abstractmethod
     def level_pass(
-        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix
+        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix, width: int
     ) -> None:
         """Best priced level for b columns in turn, errors fed forward; target (errors on exit), q (b, m) in place."""
 

@@ -92,9 +92,9 @@ class NativeBackend(Backend):
         return int(self._library.column_block(gram, lower, inverse, feed, previous, target, y, passes, width))
 
     def level_pass(
-        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix
+        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix, width: int
     ) -> None:
-        self._library.level_pass(feedback, price, unit, costs, target, q, self._threads)
+        self._library.level_pass(feedback, price, unit, costs, target, q, width, self._threads)
 
     def level_descent(self, h: Matrix, price: float, unit: Matrix, costs: Matrix, s: Matrix, q: Matrix) -> int:
         return int(self._library.level_descent(h, price, unit, costs, s, q, self._threads))

@@ -9,7 +9,7 @@ error of the weights and H the covariance of the inputs, the solver minimises
 by rounds of
   1. the pass of GPTQ (arXiv 2210.17323) with a price: columns by descending diag H, column j takes the integers q
      that minimise ``(w_j - u q)^2 / 2 + price U_jj^2 costs[|q|]``, and its error moves the later columns through U,
-     ``H^-1 = U^T U``;
+     ``H^-1 = U^T U``; in the last round a beam looks for better sequences inside each block of columns;
   2. least squares for the row scales, ``a_i = <B_i, (W H)_i> / <B_i, (B H)_i>``;
   3. sweeps of coordinate descent over the columns, each followed by least squares.
 Every row of W is a problem of its own, so each keeps the best state it met.
@@ -17,7 +17,6 @@ Every row of W is a problem of its own, so each keeps the best state it met.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ from tvm_ffn.errors import ConfigError
 from tvm_ffn.factorize.backend import Backend, blocks
 from tvm_ffn.factorize.checks import checked_gram, checked_matrix, power_of_two
 from tvm_ffn.factorize.factors import Factors
+from tvm_ffn.factorize.levels import signed_digits
 from tvm_ffn.factorize.native import fastest_backend
 from tvm_ffn.factorize.products import Matrix, single_threaded_blas
 from tvm_ffn.factorize.refit import energy
@@ -50,6 +50,7 @@ def factorize_planes(
     gram: ArrayLike | None = None,
     rounds: int = 2,
     sweeps: int = 3,
+    beam: int = 8,
     threads: int | None = None,
     backend: Backend | None = None,
 ) -> Factors:
@@ -59,8 +60,9 @@ def factorize_planes(
     plane p of row i, each integer in a representation with the fewest digits, and a > 0.
     ``penalty`` is the price of a digit that is not zero, in units of the mean response energy of a weight, from
     0.005 (accurate) to 0.05 (sparse). ``gram`` (n, n) is the ridged covariance of the layer's inputs (None: the
-    identity). ``rounds`` (at least 1) and ``sweeps`` bound the search. ``threads`` (default: all cores of this
-    process) changes the time, not the result; ``backend`` replaces the native loops, e.g. by `NumpyBackend`.
+    identity). ``rounds`` (at least 1) and ``sweeps`` bound the search; ``beam`` is the number of partial solutions
+    that the last round's pass keeps for each row (1 is fastest). ``threads`` (default: all cores of this process)
+    changes the time, not the result; ``backend`` replaces the native loops, e.g. by `reference.NumpyBackend`.
     Raises ConfigError for weights or a gram that are not finite or do not fit, and for options out of range.
     """
     weights = checked_matrix(w, "w")
@@ -70,6 +72,8 @@ def factorize_planes(
         raise ConfigError(f"factorize_planes: penalty must be finite and not negative, not {penalty}")
     if rounds < 1 or sweeps < 0:
         raise ConfigError(f"factorize_planes: rounds must be at least 1 and sweeps at least 0: {rounds}, {sweeps}")
+    if beam < 1:
+        raise ConfigError(f"factorize_planes: beam must be at least 1, not {beam}")
     if threads is not None and threads < 1:
         raise ConfigError(f"factorize_planes: threads must be at least 1, not {threads}")
     metric = checked_gram(gram, weights.shape[1])
@@ -81,21 +85,8 @@ def factorize_planes(
     digits = signed_digits(planes)
     with single_threaded_blas():
         problem = _Problem.of(weights / unit, metric, penalty, np.count_nonzero(digits, axis=1), backend)
-        best = problem.solve(planes, rounds, sweeps)
+        best = problem.solve(planes, rounds, sweeps, beam)
     return _factors(best, digits, unit)
-
-
-def signed_digits(planes: int) -> NDArray[np.int8]:
-    """Fewest signed binary digits of 0 .. 2^planes - 1: int8 (2^planes, planes), the largest power first."""
-    powers = 2 ** np.arange(planes)[::-1]
-    found = np.zeros((2**planes, planes), np.int8)
-    counts = np.full(2**planes, planes + 1)
-    counts[0] = 0
-    for digits in itertools.product((0, 1, -1), repeat=planes):
-        value, count = int(np.dot(digits, powers)), np.count_nonzero(digits)
-        if value > 0 and count < counts[value]:
-            found[value], counts[value] = digits, count
-    return found
 
 
 @dataclass
@@ -127,13 +118,13 @@ class _Problem:
         price = penalty * energy(w, h, backend) / w.size
         return _Problem(columns, h, hw, order, feedback, price, costs.astype(np.float32), backend)
 
-    def solve(self, planes: int, rounds: int, sweeps: int) -> _State:
+    def solve(self, planes: int, rounds: int, sweeps: int, beam: int) -> _State:
         rms = np.sqrt(np.mean(np.square(self.w, dtype=np.float64), axis=0))
         scale = START_SCALES.get(planes, LARGEST_START_SCALE) * np.maximum(rms, 1e-8 * rms.max())
         unit = np.where(scale > 0, scale * 2.0 ** (1 - planes), 1.0).astype(np.float32)
         best, lowest = _State(np.zeros_like(self.w), unit.copy()), np.full(len(unit), np.inf)
-        for _ in range(rounds):
-            q = self.pass_columns(unit)
+        for earlier in reversed(range(rounds)):
+            q = self.pass_columns(unit, beam if earlier == 0 else 1)
             hq = self.weighted(q)
             unit = self.refit(unit, q, hq)
             for _ in range(sweeps):
@@ -150,14 +141,14 @@ class _Problem:
         """``H columns``, a copy."""
         return columns.copy() if self.h is None else self.backend.matmul(self.h, columns)
 
-    def pass_columns(self, unit: Matrix) -> Matrix:
+    def pass_columns(self, unit: Matrix, width: int) -> Matrix:
         """New integers for all columns, the error of each fed to those after it: by blocks, the rest by one product."""
         targets = self.w[self.order]
         chosen = np.empty_like(targets)
         for block in blocks(len(targets), COLUMNS_PER_BLOCK):
             size = block.stop - block.start
             u = np.eye(size, dtype=np.float32) if self.feedback is None else self.feedback[block, block].copy()
-            self.backend.level_pass(u, self.price, unit, self.costs, targets[block], chosen[block])
+            self.backend.level_pass(u, self.price, unit, self.costs, targets[block], chosen[block], width)
             if self.feedback is not None and block.stop < len(targets):
                 targets[block.stop :] -= self.backend.matmul(self.feedback[block, block.stop :].T, targets[block])
         q = np.empty_like(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ffn.factorize.backend import Backend
+from tvm_ffn.factorize.levels import beam_levels, nearest_levels
 from tvm_ffn.factorize.products import Matrix
 
 POLISHED = 4
@@ -164,8 +165,11 @@ class NumpyBackend(Backend):
         return changes
 
     def level_pass(
-        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix
+        self, feedback: Matrix, price: float, unit: Matrix, costs: Matrix, target: Matrix, q: Matrix, width: int
     ) -> None:
+        if width > 1:
+            beam_levels(feedback, price, unit, costs, target, q, width)
+            return
         for j in range(len(target)):
             u = feedback[j, j]
             q[j] = nearest_levels(target[j], unit, 2 * price * u * u, costs)
@@ -181,14 +185,6 @@ class NumpyBackend(Backend):
             q[j] = chosen
             s[j + 1 :] -= np.outer(h[j, j + 1 :], unit * delta)
         return changes
-
-
-def nearest_levels(wanted: Matrix, unit: Matrix, price: float, costs: Matrix) -> Matrix:
-    """Integers q (m,) that minimise ``(wanted - unit q)^2 + price costs[|q|]``; of equal ones the smaller magnitude."""
-    levels = np.arange(len(costs), dtype=np.float32)[:, None]
-    inverse = np.float32(1) / unit
-    values = np.square(np.abs(wanted) * inverse - levels) + np.float32(price) * inverse * inverse * costs[:, None]
-    return np.copysign(np.argmin(values, axis=0).astype(np.float32), wanted)
 
 
 def nearest_points(lower: Matrix, q: Matrix, width: int) -> Matrix:
