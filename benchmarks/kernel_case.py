@@ -118,6 +118,7 @@ def _pool(shape: Pool, plan: KernelPlan, rng: np.random.Generator) -> KernelCase
 def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     size, epilogue = shape.shape, shape.epilogue
     images = extremes(rng, size)
+    runs: dict[str, tuple[np.ndarray, ...]]
     if shape.kind == "add":
         others = extremes(rng, size)
         if size[-2:] == (255, 255):  # every value with every other
