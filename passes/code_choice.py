@@ -12,12 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
 CODE_BYTES = 2.45  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
+DIGIT_BYTES = 8.0  # a digit that is not zero, its share of loads included
 PACKED_BYTES = 1 / GROUP  # in the row table's form
 FEWEST_PIXELS = 300
 
@@ -31,7 +33,7 @@ def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:
     total = sum(_packed_bytes(unit, quantized) for unit in linear)
     chosen: set[str] = set()
     for unit in sorted((u for u in linear if _can_be_code(u, quantized)), key=_pixels, reverse=True):
-        extra = _entries(unit, quantized) * (CODE_BYTES - PACKED_BYTES)
+        extra = _code_bytes(unit, quantized) - _packed_bytes(unit, quantized)
         if total + extra <= budget:
             total += extra
             chosen.add(unit.name)
@@ -47,10 +49,18 @@ def _pixels(unit: Unit) -> int:
     return int(np.prod(shape_of(unit.call)[2:]))
 
 
-def _entries(unit: Unit, quantized: QuantizedNetwork) -> int:
-    """Entries of X and Y."""
-    return sum(factors.x.size + factors.y.size for factors in quantized.layers[unit].factors)
+def _code_bytes(unit: Unit, quantized: QuantizedNetwork) -> float:
+    factors = quantized.layers[unit].factors[0]
+    return np.count_nonzero(factors.y) * DIGIT_BYTES if factors.planes else _entries(factors) * CODE_BYTES
 
 
 def _packed_bytes(unit: Unit, quantized: QuantizedNetwork) -> float:
-    return _entries(unit, quantized) * PACKED_BYTES or unit.weight.size
+    """Bytes of the weights without code: digit planes are int8 then."""
+    factors = quantized.layers[unit].factors
+    if not factors or factors[0].planes:
+        return unit.weight.size
+    return sum(_entries(f) for f in factors) * PACKED_BYTES
+
+
+def _entries(factors: Factors) -> int:
+    return factors.x.size + factors.y.size

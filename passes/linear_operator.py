@@ -2,7 +2,7 @@
 
 Units of the integer sums: one step of the sum is worth ``step[m]`` in real terms,
 
-    ternary: step = a_m * s_middle      int8: step = s_in * s_weight[m]
+    ternary: step = a_m * s_middle      int8: step = s_in * s_weight[m]      planes: step = a_m * s_in / 2^(planes - 1)
     bias_int = rint(bias / step)        scale = step / s_out  (or step, for an fp32 output)
 """
 
@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import CODE_KERNEL, FEW_PIXELS, GEMV_KERNEL, ROWS_KERNEL, KernelPlan
+from tvm_ffn.kernel_plan import (
+    CODE_KERNEL,
+    FEW_PIXELS,
+    GEMV_KERNEL,
+    INT8_KERNEL,
+    PLANES_KERNEL,
+    ROWS_KERNEL,
+    KernelPlan,
+)
 from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.epilogue import Epilogue
@@ -22,6 +31,7 @@ from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.planes_conv2d import integer_weights, planes_conv2d
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
@@ -65,7 +75,9 @@ def linear_operator(
     slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
     scale = np.stack([factor * np.float32(slope) for slope in slopes])
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
-    if solution.is_ternary:
+    if solution.is_ternary and solution.factors[0].planes:
+        operator, weights, kernel = _planes(unit, solution, plan, epilogue, alive)
+    elif solution.is_ternary:
         operator, weights, kernel = _ternary(unit, solution, scales, middle_bits, plan, epilogue, alive)
     else:
         operator, weights, kernel = _int8(unit, solution, plan, epilogue)
@@ -110,7 +122,9 @@ def _steps(unit: Unit, solution: LayerSolution, scales: Scales) -> tuple[np.ndar
     """Real value of one step of each output's sum (groups, m), and which outputs' weights matter at all: where the bias
     is 2^29 steps or more, the weights are dropped and the step grows, so that the bias fits an int32."""
     if solution.is_ternary:
-        steps = np.stack([factors.a for factors in solution.factors]).astype(np.float64) * solution.middle_scale
+        a = np.stack([factors.a for factors in solution.factors]).astype(np.float64)
+        planes = solution.factors[0].planes
+        steps = a * (scales.input * 2.0 ** (1 - planes) if planes else solution.middle_scale)
     else:
         assert solution.weight_scale is not None
         steps = solution.weight_scale.astype(np.float64) * scales.input
@@ -161,9 +175,30 @@ def _ternary(
 def _int8(
     unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue
 ) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    weight = solution.weight
-    assert weight is not None
+    assert solution.weight is not None
+    return _int8_kernel(unit, solution.weight, plan, epilogue)
+
+
+def _planes(
+    unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue, alive: np.ndarray
+) -> tuple[Any, tuple[np.ndarray, ...], str]:
+    """Digit planes as code; elsewhere the same numbers from the int8 kernel."""
+    digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
+    if unit.name in plan.code_layers:
+        operator = planes_conv2d(conv_geometry(unit), digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
+        return operator, (), f"{PLANES_KERNEL}-{plan.isa}"
+    return _int8_kernel(unit, np.stack([integer_weights(part) for part in digits]), plan, epilogue)
+
+
+def _digits(factors: Factors) -> np.ndarray:
+    """Y as digits int8 (planes, m, n)."""
+    return factors.y.T.reshape(factors.planes, len(factors.a), -1)
+
+
+def _int8_kernel(
+    unit: Unit, weight: np.ndarray, plan: KernelPlan, epilogue: Epilogue
+) -> tuple[Any, tuple[np.ndarray, ...], str]:
     if unit.kind == "conv2d":
-        return Int8Conv2d(conv_geometry(unit), weight.shape[1], epilogue, plan.float_block), (weight,), "int8"
+        return Int8Conv2d(conv_geometry(unit), weight.shape[1], epilogue, plan.float_block), (weight,), INT8_KERNEL
     rows = int(np.prod(shape_of(unit.call)[:-1]))
-    return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), "int8"
+    return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), INT8_KERNEL

@@ -21,7 +21,7 @@ from typing import Any
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.suggest import did_you_mean
 
-METHODS = ("response", "sdd")
+METHODS = ("response", "sdd", "planes")
 PRECISIONS = ("ternary", "int8")
 OPTIMIZE = ("size", "speed")
 
@@ -39,7 +39,7 @@ class LayerConfig:
     rank_ratio: float | None = None
     # "ternary" or "int8".
     precision: str | None = None
-    # "response" or "sdd", see FFNConfig.method.
+    # "response", "sdd" or "planes", see FFNConfig.method.
     method: str | None = None
 
     def __post_init__(self) -> None:
@@ -79,8 +79,12 @@ class FFNConfig:
 
     # Ternary terms k as a multiple of min(m, n) of each weight matrix: more terms, more accuracy, more additions.
     rank_ratio: float = 1.5
-    # "response": fit the layer's responses on calibration data; "sdd": the paper's semidiscrete decomposition.
+    # "response": fit the layer's responses on calibration data; "sdd": the paper's semidiscrete decomposition;
+    # "planes": weights in signed binary digits (X block-identity), fitted like "response"; needs no rank.
     method: str = "response"
+    # "planes" only: digits a weight, and the price of a digit that is not zero (more: sparser, faster, less accurate).
+    planes: int = 5
+    penalty: float = 0.02
     # Significant bits of the requantised middle t = d * (Y^T x), kept in int16.
     mid_bits: int = 10
     # Precision of the first and of the last layer: "int8" or "ternary".
@@ -108,6 +112,8 @@ class FFNConfig:
     def __post_init__(self) -> None:
         _number("rank_ratio", self.rank_ratio, above=0.0)
         _choice("method", self.method, METHODS)
+        _integer("planes", self.planes, 1, 7)
+        _number("penalty", self.penalty, least=0.0)
         _integer("mid_bits", self.mid_bits, 2, 15)
         _choice("first_layer", self.first_layer, PRECISIONS)
         _choice("last_layer", self.last_layer, PRECISIONS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
 GEMV_KERNEL = "masks"
 CODE_KERNEL = "code"
+PLANES_KERNEL = "planes"
 FEW_PIXELS = 8  # below this many rows a dense layer's vectors run over outputs
 
 

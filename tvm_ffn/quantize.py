@@ -21,7 +21,7 @@ import tvm
 from tvm import relax
 
 from tvm_ffn.config import FFNConfig, LayerConfig
-from tvm_ffn.factorize import Factors, factorize, response_error, response_target
+from tvm_ffn.factorize import Factors, factorize, factorize_planes, response_error, response_target
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.interpreter import conv2d, evaluate, im2col_rows
 from tvm_ffn.observation import Observation, Rows
@@ -174,23 +174,31 @@ class _Solver:
             gram = centred.T @ centred / len(a)
             cross = (y - my).T @ centred / len(a)
             target, metric = unit.weight[group], _ridged(gram, self.config.ridge)
-            if settings.method == "response":
+            if settings.method != "sdd":
                 target = response_target(target, gram, cross, ridge=self.config.target_ridge)
-            solved = factorize(
-                target,
-                rank,
-                method=settings.method or self.config.method,
-                gram=metric if settings.method == "response" else None,
-                rounds=self.config.rounds,
-                sweeps=self.config.sweeps,
-                seed=self.config.seed,
-                threads=self.config.threads,
-            )
+            solved = self._factorize(target, metric, settings, rank)
             factors.append(solved)
             biases.append(my - solved.weight() @ mu)
             errors.append(response_error(target, solved, metric))
-        scale = self._middle_scale(factors, inputs)
+        scale = 0.0 if factors[0].planes else self._middle_scale(factors, inputs)
         return LayerSolution(np.concatenate(biases), float(np.mean(errors)), tuple(factors), scale)
+
+    def _factorize(self, target: np.ndarray, metric: np.ndarray, settings: LayerConfig, rank: int) -> Factors:
+        c = self.config
+        if settings.method == "planes":
+            return factorize_planes(
+                target, planes=c.planes, penalty=c.penalty, gram=metric, rounds=2, sweeps=3, threads=c.threads
+            )
+        return factorize(
+            target,
+            rank,
+            method=settings.method or c.method,
+            gram=metric if settings.method == "response" else None,
+            rounds=c.rounds,
+            sweeps=c.sweeps,
+            seed=c.seed,
+            threads=c.threads,
+        )
 
     def _middle_scale(self, factors: list[Factors], inputs: np.ndarray) -> float:
         """Real value of one step of the requantised middle ``d * (Y^T a)``, one for the layer."""

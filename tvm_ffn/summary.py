@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from tvm_ffn.graph import Unit, shape_of
+from tvm_ffn.kernel_plan import INT8_KERNEL
 from tvm_ffn.passes.linear_operator import LinearOperator
 from tvm_ffn.report import LayerRow, Report
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
+_PLANES_AS_INT8 = "digit planes, run as the int8 weights they stand for: code for them does not pay here"
 _SCALE_AND_BIAS = 8  # bytes an output of an int8 or ternary layer: float32 scale, int32 bias
 
 
@@ -52,7 +54,7 @@ def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, bat
         op=unit.call.op.name.removeprefix("relax.").removeprefix("nn."),
         shape=weight,
         output_shape=shape_of(unit.output),
-        kind="ternary" if solution.is_ternary else "int8",
+        kind="int8" if built.kernel == INT8_KERNEL else "ternary",
         rank=factors[0].rank if factors else None,
         density_x=float(np.mean([f.density_x for f in factors])) if factors else None,
         density_y=float(np.mean([f.density_y for f in factors])) if factors else None,
@@ -64,7 +66,7 @@ def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, bat
         int8_bytes=size + _SCALE_AND_BIAS * channels,
         fp32_bytes=4 * (size + channels),
         kernel=built.kernel,
-        reason=solution.reason,
+        reason=solution.reason or (_PLANES_AS_INT8 if built.kernel == INT8_KERNEL else ""),
     )
 
 

@@ -24,6 +24,8 @@ class Code:
                 schedule_copy(sch, sch.get_sblock(name))
         tile = sch.get_sblock("tile")
         sch.parallel(sch.fuse(*sch.get_loops(tile)))
+        inner = {sch.get(b).name_hint for b in sch.get_child_blocks(tile)}
         for name in ("middle", "epilogue"):
-            vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
+            if name in inner:
+                vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
         return sch.mod["main"]

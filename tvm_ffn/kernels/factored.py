@@ -34,9 +34,9 @@ class FactoredProduct:
     epilogue: Epilogue
 
     def arguments(self, b: KernelBuilder, out_shape: tuple[int, ...]) -> FactoredArguments:
-        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or uint64, middle
-        scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (1 or 2, groups, m) float32, with a
-        residual its int8 tensor and float32 scale (1,), and the output."""
+        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or
+        uint64, middle scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (1 or 2, groups, m) float32,
+        with a residual its int8 tensor and float32 scale (1,), and the output."""
         e, cy, cx = self.epilogue, self.cut_y, self.cut_x
         return FactoredArguments(
             b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.words), f"uint{8 * cy.word_bytes}"),

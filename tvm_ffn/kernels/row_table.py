@@ -6,7 +6,8 @@ output then adds *one* row a group, picked by the byte that holds its three tern
     table[g, e, p] = sum_i digit_i(e) * x[3 g + i, p]        total[m, p] = sum_g table[g, code[m, g], p]
 
 Sums run in int16 lanes within a segment (`codes.segments` proves that they fit) and in int32 across segments.
-Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output, and a word of codes every four.
+Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output, and one word of codes
+every four or eight groups.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def row_table_sum(
 ) -> Buffer:
     """Add the blocks of one ternary product; ``stage`` prefixes their names.
 
-    ``codes`` is (groups, segments, chunks, rows, words) uint32 or uint64, ``outer`` = (images, groups), ``value(n, j, k, p)`` the
-    int16 input k of group j. Returns the int32 sums (images, groups, rows, pixels).
+    ``codes`` is (groups, segments, chunks, rows, words) uint32 or uint64, ``outer`` = (images, groups),
+    ``value(n, j, k, p)`` the int16 input k of group j. Returns the int32 sums (images, groups, rows, pixels).
     """
 
     def entry(n: Any, j: Any, g: Any, e: Any, p: Any) -> Any:

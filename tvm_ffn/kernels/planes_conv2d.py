@@ -1,0 +1,95 @@
+"""A convolution with weights in signed binary digits, one ternary plane a digit, as machine code.
+
+    total[m, p] = sum_d 2^(planes - 1 - d) (plane_d x)[m, p]
+
+One stage: no middle, no second ternary product, one scale an output. The planes' sums are int16 rows of the same code
+blocks; they are joined by shifts and adds in int32. An int8 convolution with the weights ``sum_d 2^(planes-1-d)
+plane_d`` gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.codes import column_bounds
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.straight_line import VectorISA
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.tiled_conv2d import Sums, TiledConv2d, tile_for
+
+
+@dataclass(frozen=True, eq=False)
+class PlanesConv2d(TiledConv2d):
+    """Static description with the digits: int8 (planes, m, n), the highest first; ``limit`` bounds the input."""
+
+    digits: np.ndarray
+    limit: int
+
+    @property
+    def planes(self) -> int:
+        return len(self.digits)
+
+    @property
+    def outputs(self) -> int:
+        return self.digits.shape[1]
+
+    @cached_property
+    def code(self) -> TernaryCode:
+        """All planes below each other."""
+        flat = self.digits.reshape(-1, self.digits.shape[2])
+        offsets = plane_offsets(self.geometry, self.pixels)
+        return TernaryCode(flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa)
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        pixels = self.geometry.batch * self.geometry.out_height * self.geometry.out_width
+        adds = self.code.adds + (self.planes - 1) * self.outputs
+        return pixels * adds, pixels * self.outputs * self.epilogue.multiplies
+
+    @property
+    def code_bytes(self) -> int:
+        """Estimated machine code."""
+        return self.code.code_bytes
+
+    def arguments(self, b: KernelBuilder) -> list[Buffer]:
+        """None."""
+        return []
+
+    def sums(self, b: KernelBuilder, arguments: list[Buffer], reads: Any, source: Any) -> Sums:
+        """Block "y_code"; the planes are joined where the sum is read."""
+        parts = self.code.product(b, "y_code", reads, source, self.tile)
+
+        def joined(m: Any, p: Any) -> Any:
+            total = segment_total(parts, m, p)
+            for plane in range(1, self.planes):
+                total = T.shift_left(total, T.int32(1)) + segment_total(parts, plane * self.outputs + m, p)
+            return total
+
+        return joined
+
+    def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
+        """NumPy reference of `sums`."""
+        return integer_weights(self.digits).astype(np.int64) @ columns
+
+
+def integer_weights(digits: np.ndarray) -> np.ndarray:
+    """The int8 matrix (m, n) that the digits (planes, m, n) stand for."""
+    places = 1 << np.arange(len(digits) - 1, -1, -1)
+    return np.tensordot(places, digits.astype(np.int64), axes=1).astype(np.int8)
+
+
+def planes_conv2d(
+    geometry: ConvGeometry, digits: np.ndarray, limit: int, epilogue: Epilogue, isa: VectorISA
+) -> PlanesConv2d:
+    """The convolution with its tile; a sparse digit's code is twice that of an entry of a dense factor."""
+    tile = tile_for(geometry, 2 * int(np.count_nonzero(digits)), isa)
+    return PlanesConv2d(geometry, epilogue, isa, tile, digits, limit)

@@ -1,0 +1,103 @@
+"""A ternary product as blocks of straight-line code, and where its inputs lie."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.straight_line import CodeBlock, VectorISA, emit_block, llvm_function
+
+INT16_BYTES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TernaryCode:
+    """One ternary product (R, K) as blocks of code; ``bounds`` cuts the inputs into segments whose int16 sums
+    cannot overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long."""
+
+    ternary: np.ndarray
+    bounds: tuple[int, ...]
+    offsets: np.ndarray
+    row_bytes: int
+    isa: VectorISA
+
+    @property
+    def segments(self) -> int:
+        return len(self.bounds) - 1
+
+    @cached_property
+    def blocks(self) -> dict[tuple[int, int], CodeBlock]:
+        """Code by (segment, first row), rows outermost."""
+        found = {}
+        for row in range(0, len(self.ternary), self.rows_a_block):
+            for segment, (start, end) in enumerate(pairwise(self.bounds)):
+                part = self.ternary[row : row + self.rows_a_block, start:end]
+                found[segment, row] = emit_block(part, self.offsets[start:end], self.row_bytes, self.isa)
+        return found
+
+    @property
+    def rows_a_block(self) -> int:
+        """Rows of a block: as even as the registers allow."""
+        rows = len(self.ternary)
+        return -(-rows // -(-rows // self.isa.rows))
+
+    @property
+    def adds(self) -> int:
+        """Additions executed a pixel."""
+        return sum(block.adds for block in self.blocks.values())
+
+    @property
+    def code_bytes(self) -> int:
+        """Estimate of the machine code: 6 bytes an EVEX register form (4 VEX), 5 more for an address."""
+        short = 6 if self.isa.vector_bytes == 64 else 4
+        return sum(short * (block.adds + block.loads) + 5 * block.loads for block in self.blocks.values())
+
+    @cached_property
+    def names(self) -> dict[tuple[int, int], str]:
+        """Function names; the digest of the code keeps the kernels of a module apart."""
+        digest = hashlib.sha256(repr((self.offsets.tolist(), self.row_bytes, self.isa.name)).encode())
+        digest.update(self.ternary.tobytes())
+        stem = f"ffn_code_{digest.hexdigest()[:16]}"
+        return {place: "_".join(map(str, (stem, *place))) for place in self.blocks}
+
+    def llvm(self) -> str:
+        """All blocks as one LLVM module."""
+        return "".join(llvm_function(self.names[place], block, self.isa) for place, block in self.blocks.items())
+
+    def product(self, b: KernelBuilder, name: str, reads: Any, source: Any, tile: int) -> Buffer:
+        """Add a block: int16 sums (segments, rows, ``tile``) of the pixels whose first input is ``source``; ``reads``
+        is the region of all inputs."""
+
+        def calls(total: Buffer) -> None:
+            for (segment, row), function in self.names.items():
+                target = T.address_of(total[segment, row, 0])
+                vectors = T.int64(tile // self.isa.lanes)
+                T.evaluate(T.call_extern("int32", function, T.address_of(source), target, vectors))
+
+        shape = (self.segments, len(self.ternary), tile)
+        return b.call_assembly(name, shape, "int16", self.llvm(), reads=reads, calls=calls)
+
+
+def plane_offsets(geometry: ConvGeometry, pixels: int) -> np.ndarray:
+    """Byte offset of each input of a convolution from the first pixel of a tile, in int16 planes for ``pixels``."""
+    k = np.arange(geometry.inputs)
+    rows, columns = np.divmod(k % geometry.taps, geometry.kernel[1])
+    places = [geometry.tap_offset(int(dy), int(dx), pixels) for dy, dx in zip(rows, columns, strict=True)]
+    return (k // geometry.taps * geometry.span(pixels) + np.array(places)) * INT16_BYTES
+
+
+def segment_total(partial: Buffer, m: Any, p: Any) -> Any:
+    """int32 sum over the segments of an int16 partial sum."""
+    total = T.Cast("int32", partial[0, m, p])
+    for segment in range(1, int(partial.shape[0])):
+        total = total + T.Cast("int32", partial[segment, m, p])
+    return total
