@@ -24,6 +24,7 @@ from tvm_ffn.matcher import match_units
 from tvm_ffn.observation import Observation, observe
 from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
+from tvm_ffn.passes.strip_quantization import StripQuantization
 from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
 from tvm_ffn.progress import progress
 from tvm_ffn.quantize import solve_network
@@ -57,9 +58,9 @@ class Compilation:
 
 
 def import_model(c: Compilation) -> None:
-    """ONNX to canonical Relax; the settings of each layer; the calibration data, checked against the inputs."""
+    """ONNX to canonical Relax, without fake quantisation; the settings of each layer; the calibration data, checked."""
     c.imported = load_model(c.model)
-    c.mod = c.imported.mod
+    c.mod = tvm.transform.Sequential([StripQuantization()])(c.imported.mod)
     c.settings = c.config.resolve(c.imported.layer_names)
     c.data = open_calibration(c.calibration, c.imported.inputs)
 
