@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.shapes import Int8Conv, Int8Matmul, TernaryConv, TernaryMatmul
+from benchmarks.shapes import Int8Conv, Int8Matmul, PlanesConv, TernaryConv, TernaryMatmul
 from tvm_ffn.kernels.epilogue import Epilogue
 
 LIMIT = 127
@@ -31,8 +31,8 @@ class Factored:
         self.shape, self.rng, self.columns = shape, rng, columns
         self.images = extremes(rng, size)
         worst = columns(self.images["worst"])
-        self.y = _facing(rng, worst, shape.terms, shape.zeros)
-        self.x = _facing(rng, np.sign(_product(self.y, worst)), shape.outputs, shape.zeros)
+        self.y = facing(rng, worst, shape.terms, shape.zeros)
+        self.x = facing(rng, np.sign(_product(self.y, worst)), shape.outputs, shape.zeros)
 
     def runs(
         self, packed_y: tuple[np.ndarray, ...], packed_x: tuple[np.ndarray, ...], out_shape: tuple[int, ...]
@@ -64,15 +64,37 @@ def int8_runs(
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """As for ternary layers: weights of +-127 that face the worst image, and random ones for the typical image."""
     images = extremes(rng, size)
-    facing = _facing(rng, columns(images["worst"]), shape.outputs, 0.0) * np.int8(LIMIT)
-    random = rng.integers(-LIMIT, LIMIT + 1, facing.shape).astype(np.int8)
+    largest = facing(rng, columns(images["worst"]), shape.outputs, 0.0) * np.int8(LIMIT)
+    random = rng.integers(-LIMIT, LIMIT + 1, largest.shape).astype(np.int8)
     runs = {}
-    for name, image in [(name, name) for name in images] + [("exact", "worst")]:
-        weight = random if name == TYPICAL else facing
-        total = _product(weight, columns(images[image]))
-        tail = _tail(shape.epilogue, rng, total, out_shape, name)
+    for name, image in _single_stage(images):
+        weight = random if name == TYPICAL else largest
+        tail = _tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name)
         runs[name] = (images[image], packed(weight), *tail)
     return runs
+
+
+def planes_runs(
+    shape: PlanesConv,
+    rng: np.random.Generator,
+    images: dict[str, np.ndarray],
+    columns: Callable[[np.ndarray], np.ndarray],
+    weight: np.ndarray,
+    out_shape: tuple[int, ...],
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """Arguments of a kernel that holds its integer weights (1, m, n) itself."""
+    return {
+        name: (
+            images[image],
+            *_tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name),
+        )
+        for name, image in _single_stage(images)
+    }
+
+
+def _single_stage(images: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Sets of arguments and their images."""
+    return [(name, name) for name in images] + [("exact", "worst")]
 
 
 def _tail(
@@ -103,7 +125,7 @@ def _product(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return matrices.astype(np.float64) @ columns.astype(np.float64)
 
 
-def _facing(rng: np.random.Generator, columns: np.ndarray, rows: int, zeros: float) -> np.ndarray:
+def facing(rng: np.random.Generator, columns: np.ndarray, rows: int, zeros: float) -> np.ndarray:
     """Ternary (groups, rows, n): each row has the signs, or the opposite, of a column of (images, groups, n, p)."""
     images, groups, inputs, pixels = columns.shape
     flat = columns.transpose(1, 2, 0, 3).reshape(groups, inputs, images * pixels)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernel_arguments import LIMIT, TYPICAL, Factored, extremes, int8_runs, one_scale
-from benchmarks.shapes import Int8Conv, Int8Matmul, Pointwise, Pool, Shape, TernaryConv, TernaryMatmul
+from benchmarks.kernel_arguments import LIMIT, TYPICAL, Factored, extremes, facing, int8_runs, one_scale, planes_runs
+from benchmarks.shapes import Int8Conv, Int8Matmul, PlanesConv, Pointwise, Pool, Shape, TernaryConv, TernaryMatmul
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
@@ -20,6 +20,7 @@ from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
 from tvm_ffn.kernels.planes import im2col_numpy
+from tvm_ffn.kernels.planes_conv2d import integer_weights, planes_conv2d
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 from tvm_ffn.kernels.straight_line import ISAS
@@ -38,7 +39,8 @@ class KernelCase:
 
 def fits(shape: Shape, plan: KernelPlan) -> bool:
     """Whether the record's kernel exists on the plan's target."""
-    return not isinstance(shape, TernaryConv) or shape.kernel != "code" or plan.isa != ""
+    is_code = isinstance(shape, PlanesConv) or (isinstance(shape, TernaryConv) and shape.kernel == "code")
+    return plan.isa != "" or not is_code
 
 
 def kernel_case(shape: Shape, plan: KernelPlan) -> KernelCase:
@@ -67,6 +69,19 @@ def _ternary_conv(shape: TernaryConv, plan: KernelPlan, rng: np.random.Generator
     operator = TernaryConv2d(g, product, plan.pixel_block)
     packed = (_codes(factored.y, cut_y),), (_codes(factored.x, cut_x),)
     return KernelCase(operator, factored.runs(*packed, operator.out_shape))
+
+
+@_case.register
+def _planes_conv(shape: PlanesConv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    g = shape.geometry
+    images = extremes(rng, (g.batch, g.channels, g.height, g.width))
+    rows = facing(rng, im2col_numpy(images["worst"], g), shape.planes * shape.outputs, shape.zeros)
+    digits = rows.reshape(shape.planes, shape.outputs, g.inputs)
+    operator = planes_conv2d(g, digits, LIMIT, shape.epilogue, ISAS[plan.isa])
+    weight = integer_weights(digits)
+    return KernelCase(
+        operator, planes_runs(shape, rng, images, lambda x: im2col_numpy(x, g), weight[None], operator.out_shape)
+    )
 
 
 @_case.register

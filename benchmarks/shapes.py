@@ -41,6 +41,19 @@ class TernaryConv:
 
 
 @dataclass(frozen=True)
+class PlanesConv:
+    """A convolution of one group with weights in ``planes`` signed binary digits, as code."""
+
+    name: str
+    geometry: ConvGeometry
+    planes: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    zeros: float = 0.5
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
 class TernaryMatmul:
     """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables) or "masks" (bit masks)."""
 
@@ -102,7 +115,7 @@ class Pointwise:
     benchmark: bool = False
 
 
-Shape = TernaryConv | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
+Shape = TernaryConv | PlanesConv | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
 
 _SAME = (1, 1, 1, 1)
 _UNEVEN = ConvGeometry(1, 8, 11, 12, (3, 2), (2, 3), (0, 1, 1, 2), (2, 1))
@@ -155,6 +168,13 @@ CODE_CONVS = (
     TernaryConv("code-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 21, 8, kernel="code"),
     TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
     TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
+)
+
+PLANES_CONVS = (
+    PlanesConv("planes-conv3x3", _SMALL, 5, 6),
+    PlanesConv("planes-conv1x1-one-plane", ConvGeometry(2, 10, 7, 7), 1, 3, RELU),
+    PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
+    PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
 )
 
 TERNARY_MATMULS = (
@@ -239,6 +259,22 @@ LAYERS = (
         )
     ),
     _layer(64, 56, 128, 3, 1.5, stride=2),
+    PlanesConv(
+        "planes-conv3x3-64to64at56",
+        ConvGeometry(1, 64, 56, 56, (3, 3), (1, 1), _SAME),
+        5,
+        64,
+        zeros=0.88,
+        benchmark=True,
+    ),
+    PlanesConv(
+        "planes-conv3x3-256to256at14",
+        ConvGeometry(1, 256, 14, 14, (3, 3), (1, 1), _SAME),
+        5,
+        256,
+        zeros=0.88,
+        benchmark=True,
+    ),
     TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
     TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),
     TernaryMatmul("dense-197x768x768-ratio1.0", "rows", 197, 768, 768, 768, RESIDUAL, benchmark=True),
@@ -259,7 +295,16 @@ LAYERS = (
     Pointwise("quantize-3at224", "rescale", (1, 3, 224, 224), INT8, "float32", benchmark=True),
 )
 
-SHAPES: tuple[Shape, ...] = (*TERNARY_CONVS, *CODE_CONVS, *TERNARY_MATMULS, *INT8_LAYERS, *POOLS, *POINTWISE, *LAYERS)
+SHAPES: tuple[Shape, ...] = (
+    *TERNARY_CONVS,
+    *CODE_CONVS,
+    *PLANES_CONVS,
+    *TERNARY_MATMULS,
+    *INT8_LAYERS,
+    *POOLS,
+    *POINTWISE,
+    *LAYERS,
+)
 
 
 def tested() -> Iterator[Shape]:

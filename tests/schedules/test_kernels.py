@@ -24,6 +24,7 @@ BENCHMARKED = tuple(shapes.benchmarked())
 SEGMENTED = (
     "conv3x3-segments",
     "code-conv3x3-segments",
+    "planes-conv3x3-segments-float",
     "dense-rows-segments-float",
     "gemv-segments",
     "gemv-wide-middle-float",  # of X only

@@ -46,12 +46,14 @@ NAMES = (
     "code-conv3x3-one-output-residual",
     "code-conv-uneven-leaky",
     "code-conv3x3-segments",
+    "planes-conv-uneven-residual",
     "dense-rows-residual",
     "dense-rows-segments-float",
     "gemv",
     "gemv-rows-residual",
     "gemv-segments",
 )
+Ternary = shapes.TernaryConv | shapes.PlanesConv | shapes.TernaryMatmul
 RECORDS = {shape.name: shape for shape in shapes.tested()}
 
 X86_INTEGER = re.compile(r"v?pmul(?!lq)\w+|v?pmadd\w+|v?pdp\w+|tdp\w+|v?gf2p8mul\w+")
@@ -119,7 +121,7 @@ def multiplies(function: Any, target: tvm.target.Target) -> Multiplies:
 
 
 @pytest.mark.parametrize(("shape", "name"), BUILT)
-def test_only_requantisation_multiplies(shape: shapes.TernaryConv | shapes.TernaryMatmul, name: str) -> None:
+def test_only_requantisation_multiplies(shape: Ternary, name: str) -> None:
     target = parsed(name)
     operator = kernel_case(shape, plan(target)).operator
     found = multiplies(operator.prim_func("kernel"), target)
@@ -133,9 +135,7 @@ def test_only_requantisation_multiplies(shape: shapes.TernaryConv | shapes.Terna
 
 
 @pytest.mark.parametrize(("shape", "name"), BUILT)
-def test_sums_alone_do_not_multiply(
-    shape: shapes.TernaryConv | shapes.TernaryMatmul, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_alone_do_not_multiply(shape: Ternary, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def stored(spec: epilogue.Epilogue, total: Any, bias: Any, scale: Any, residual: Any = None) -> Any:
         return T.Cast(spec.out_dtype, total)
 
