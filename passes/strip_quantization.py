@@ -65,7 +65,9 @@ class _Stripper(PyExprMutator):
     def _interval(self, expr: relax.Expr) -> Interval:
         """Where the values of ``expr`` are known to lie."""
         call = self._producer(expr)
-        name = "" if call is None else _name(call)
+        if call is None:
+            return EVERYTHING
+        name = _name(call)
         if name == "clip":
             return float(call.args[1]), float(call.args[2])
         if name == "nn.relu":
