@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,12 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return locate
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache() -> Iterator[Path]:
+    """Keep solutions of this run in a temporary folder, never in the user's cache."""
+    with tempfile.TemporaryDirectory(prefix="tvm_ffn-cache-") as folder:
+        os.environ["TVM_FFN_CACHE"] = folder
+        yield Path(folder)
+        del os.environ["TVM_FFN_CACHE"]

@@ -149,6 +149,7 @@ def command_env(options: Namespace) -> None:
     """Print versions and what was found."""
     from tvm.target.codegen import llvm_version_major
 
+    from tvm_ffn.cache import Cache
     from tvm_ffn.factorize.native import library_path
     from tvm_ffn.targets import host_options
 
@@ -162,6 +163,7 @@ def command_env(options: Namespace) -> None:
     print(f"LLVM               {llvm_version_major()}")
     print(f"this machine       {host_options()['mtriple']}, {host_options()['mcpu']}, {os.cpu_count()} processors")
     print(f"native solver      {library_path() or 'not built: factorising runs in NumPy, slowly'}")
+    print(f"cache              {Cache.of_user().describe()}")
 
 
 def _calibration(options: Namespace) -> Calibration | None:

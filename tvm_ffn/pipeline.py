@@ -14,8 +14,10 @@ import tvm
 from tvm import relax
 
 from tvm_ffn import targets
+from tvm_ffn.cache import Cache
 from tvm_ffn.calibration import Calibration, open_calibration
 from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.fingerprint import solution_key
 from tvm_ffn.graph import Network
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
@@ -31,6 +33,7 @@ from tvm_ffn.quantize import solve_network
 from tvm_ffn.schedules.rule import ApplySchedules, Machine
 from tvm_ffn.schedules.rules import rules_for
 from tvm_ffn.solution import QuantizedNetwork
+from tvm_ffn.solution_record import from_arrays, to_arrays
 
 log = logging.getLogger("tvm_ffn")
 
@@ -47,6 +50,9 @@ class Compilation:
     settings: Mapping[str, LayerConfig | None] = field(init=False)
     data: Calibration = field(init=False)
     network: Network = field(init=False)
+    cache: Cache = field(default_factory=Cache.of_user)
+    key: str = ""  # of the solution in the cache
+    recalled: bool = False  # the solution came from there
     observation: Observation = field(init=False)
     quantized: QuantizedNetwork = field(init=False)
     plan: KernelPlan = field(init=False)
@@ -71,8 +77,21 @@ def match(c: Compilation) -> None:
     c.network = match_units(c.mod["main"], c.imported.layer_names, fp32)
 
 
+def recall(c: Compilation) -> None:
+    """Take the solution from the cache where the same model was solved with the same settings on the same data."""
+    if c.cache.folder is None:
+        return
+    c.key = solution_key(c.mod, c.network, c.config, c.settings, c.data)
+    known = c.cache.load(c.key, lambda arrays: from_arrays(arrays, c.network))
+    if known is not None:
+        c.quantized, c.recalled = known, True
+        log.info("solved before: %s", c.cache.folder)
+
+
 def calibrate(c: Compilation) -> None:
     """Run the fp32 network over the calibration data."""
+    if c.recalled:
+        return
     total = sum(1 for _ in range(0, len(c.data), 16))
     batches = progress(c.data, "calibrating", total)
     c.observation = observe(
@@ -82,8 +101,11 @@ def calibrate(c: Compilation) -> None:
 
 def factorize(c: Compilation) -> None:
     """Solve every layer on what it will really see."""
+    if c.recalled:
+        return
     batched = Interpreter(c.mod).batched
     c.quantized = solve_network(c.network, c.observation, c.data, c.config, c.settings, batched=batched)
+    c.cache.store(c.key, to_arrays(c.quantized))
 
 
 def rewrite(c: Compilation) -> None:
@@ -123,7 +145,7 @@ def build(c: Compilation) -> None:
         c.executable = tvm.compile(c.mod, target=c.target, relax_pipeline="default_build")
 
 
-STEPS = (import_model, match, calibrate, factorize, rewrite, lower, schedule, build)
+STEPS = (import_model, match, recall, calibrate, factorize, rewrite, lower, schedule, build)
 
 
 def run(

@@ -1,0 +1,61 @@
+"""A solved network as plain arrays and back, for the cache. Units and variables are named by their place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from tvm_ffn.factorize import Factors
+from tvm_ffn.graph import Network
+from tvm_ffn.solution import LayerSolution, QuantizedNetwork
+
+_FACTORS = tuple(f.name for f in dataclasses.fields(Factors))
+_ARRAYS = ("bias", "weight", "weight_scale")  # of a LayerSolution; the others are numbers and text
+
+
+def to_arrays(quantized: QuantizedNetwork) -> dict[str, np.ndarray]:
+    """All that `from_arrays` needs beside the network itself."""
+    place = {unit: index for index, unit in enumerate(quantized.network.units)}
+    scaled = [i for i, var in enumerate(_variables(quantized.network)) if var in quantized.scales]
+    scales = [quantized.scales[var] for var in _variables(quantized.network) if var in quantized.scales]
+    arrays = {"scaled": np.array(scaled, np.int64), "scales": np.array(scales, np.float64)}
+    layers = {}
+    for unit, solution in quantized.layers.items():
+        values = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
+        factors = values.pop("factors")
+        own = {name: values.pop(name) for name in _ARRAYS}
+        layers[place[unit]] = values | {"groups": len(factors)}
+        arrays |= {f"{place[unit]}.{name}": value for name, value in own.items() if value is not None}
+        arrays |= {f"{place[unit]}.{g}.{key}": getattr(f, key) for g, f in enumerate(factors) for key in _FACTORS}
+    head = json.dumps({"middle_bits": quantized.middle_bits, "layers": layers})
+    return arrays | {"head": np.frombuffer(head.encode(), np.uint8)}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> QuantizedNetwork:
+    """The solution of ``network``. Raises KeyError, ValueError, TypeError or IndexError for arrays that are not its."""
+    head = json.loads(arrays["head"].tobytes())
+    variables = _variables(network)
+    scales = {variables[i]: float(s) for i, s in zip(arrays["scaled"], arrays["scales"], strict=True)}
+    layers = {}
+    for key, values in head["layers"].items():
+        groups = values.pop("groups")
+        factors = tuple(Factors(**{name: arrays[f"{key}.{g}.{name}"] for name in _FACTORS}) for g in range(groups))
+        own = {
+            name: arrays[f"{key}.{name}"] for name in ("bias", "weight", "weight_scale") if f"{key}.{name}" in arrays
+        }
+        layers[network.units[int(key)]] = LayerSolution(**values, **own, factors=factors)
+    shapes = {unit: solution.effective_weight().shape for unit, solution in layers.items()}
+    if shapes != {unit: unit.weight.shape for unit in network.linear}:
+        raise ValueError("it solves other layers than this network's")
+    return QuantizedNetwork(network, scales, layers, head["middle_bits"])
+
+
+def _variables(network: Network) -> list[relax.Var]:
+    """Parameters, then what the units read and write, each once."""
+    every = [var for unit in network.units for var in (*unit.reads, unit.output)]
+    return list(dict.fromkeys([*network.parameters, *every]))
