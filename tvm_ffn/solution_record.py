@@ -45,9 +45,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
     for key, values in head["layers"].items():
         groups = values.pop("groups")
         factors = tuple(Factors(**{name: arrays[f"{key}.{g}.{name}"] for name in _FACTORS}) for g in range(groups))
-        own = {
-            name: arrays[f"{key}.{name}"] for name in ("bias", "weight", "weight_scale") if f"{key}.{name}" in arrays
-        }
+        own: dict[str, Any] = {name: arrays[f"{key}.{name}"] for name in _ARRAYS if f"{key}.{name}" in arrays}
         layers[network.units[int(key)]] = LayerSolution(**values, **own, factors=factors)
     shapes = {unit: solution.effective_weight().shape for unit, solution in layers.items()}
     if shapes != {unit: unit.weight.shape for unit in network.linear}:
