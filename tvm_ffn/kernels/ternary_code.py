@@ -64,7 +64,7 @@ class TernaryCode:
     @cached_property
     def names(self) -> dict[tuple[int, int], str]:
         """Function names; the digest of the code keeps the kernels of a module apart."""
-        digest = hashlib.sha256(repr((self.offsets.tolist(), self.row_bytes, self.isa.name)).encode())
+        digest = hashlib.sha256(repr((self.bounds, self.offsets.tolist(), self.row_bytes, self.isa.name)).encode())
         digest.update(self.ternary.tobytes())
         stem = f"ffn_code_{digest.hexdigest()[:16]}"
         return {place: "_".join(map(str, (stem, *place))) for place in self.blocks}
