@@ -31,6 +31,7 @@ from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
 CHUNK = 16  # samples evaluated at a time where the graph's operators take many
+WIDEST = 8192  # inputs of a layer whose covariance is formed: 0.27 GB, ten times that while solving
 _MIDDLE_ROWS = 2000  # rows looked at for the scale of a layer's middle
 
 
@@ -170,30 +171,39 @@ class _Solver:
         for group in range(groups):
             a, y = inputs[:, group], response[:, group * m : (group + 1) * m]
             mu, my = a.mean(0), y.mean(0)
-            centred = a - mu
-            gram = centred.T @ centred / len(a)
-            cross = (y - my).T @ centred / len(a)
-            target, metric = unit.weight[group], _ridged(gram, self.config.ridge)
-            if settings.method != "sdd":
-                target = response_target(target, gram, cross, ridge=self.config.target_ridge)
+            target, metric = self._problem(unit.weight[group], a - mu, y - my, settings.method)
             solved = self._factorize(target, metric, settings, rank)
             factors.append(solved)
             biases.append(my - solved.weight() @ mu)
             errors.append(response_error(target, solved, metric))
         scale = 0.0 if factors[0].planes else self._middle_scale(factors, inputs)
-        return LayerSolution(np.concatenate(biases), float(np.mean(errors)), tuple(factors), scale)
+        reason = f"{n} inputs: factorised without their covariance" if n > WIDEST else ""
+        return LayerSolution(np.concatenate(biases), float(np.mean(errors)), tuple(factors), scale, reason=reason)
 
-    def _factorize(self, target: np.ndarray, metric: np.ndarray, settings: LayerConfig, rank: int) -> Factors:
+    def _problem(
+        self, weight: np.ndarray, inputs: np.ndarray, response: np.ndarray, method: str | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What to factorise and in which metric (None: the identity), from centred rows of inputs and responses."""
+        if weight.shape[1] > WIDEST:
+            return weight, None
+        gram = inputs.T @ inputs / len(inputs)
+        metric = _ridged(gram, self.config.ridge)
+        if method == "sdd":
+            return weight, metric
+        return response_target(weight, gram, response.T @ inputs / len(inputs), ridge=self.config.target_ridge), metric
+
+    def _factorize(self, target: np.ndarray, metric: np.ndarray | None, settings: LayerConfig, rank: int) -> Factors:
         c = self.config
         if settings.method == "planes":
             return factorize_planes(
                 target, planes=c.planes, penalty=c.penalty, gram=metric, rounds=2, sweeps=3, threads=c.threads
             )
+        method = "sdd" if metric is None else settings.method or c.method
         return factorize(
             target,
             rank,
-            method=settings.method or c.method,
-            gram=metric if settings.method == "response" else None,
+            method=method,
+            gram=metric if method == "response" else None,
             rounds=c.rounds,
             sweeps=c.sweeps,
             seed=c.seed,
