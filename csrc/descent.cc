@@ -21,7 +21,8 @@ int64_t JointBlock(const float* gram, int64_t b, float* s, float* z, float* d, i
       std::copy(zi, zi + n, fitted.begin());
       support = {static_cast<int64_t>(count), total};
     }
-    const float scale = support.count ? static_cast<float>(support.total / (static_cast<double>(support.count) * g)) : 0.f;
+    const float scale =
+        support.count ? static_cast<float>(support.total / (static_cast<double>(support.count) * g)) : 0.f;
     for (int64_t j = 0; j < n; ++j) {
       changes += fitted[j] != zi[j];
       delta[j] = scale * fitted[j] - d[i] * zi[j];

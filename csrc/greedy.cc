@@ -7,8 +7,8 @@
 namespace tvm_ffn {
 namespace {
 
-constexpr int64_t kRows = 4;      // rows of one Dot4
-constexpr int64_t kColumns = 64;  // a multiple of every vector width and unrolling
+constexpr int64_t kRows = 4;          // rows of one Dot4
+constexpr int64_t kColumns = 64;      // a multiple of every vector width and unrolling
 constexpr double kExhausted = 1e-12;  // of |R|^2 at the start: below float32's resolution
 
 /*! out_i = r_i . v for rows [begin, end); begin is a multiple of kRows. */
@@ -33,7 +33,8 @@ void Greedy(float* r, int64_t m, int64_t n, int64_t k, const float* fallback, fl
     std::vector<float> xc(m), previous(m), step(m), yc(n);
     double start_energy = -1.0;
 
-    for (int64_t i = row_begin; i < row_end; ++i) AxpyWithSums(0.f, r + i * n, r + i * n, n, &row_sum[i], &row_energy[i]);
+    for (int64_t i = row_begin; i < row_end; ++i)
+      AxpyWithSums(0.f, r + i * n, r + i * n, n, &row_sum[i], &row_energy[i]);
     for (int64_t c = 0; c < k; ++c) {
       barrier.Wait();
       double energy = 0.0;

@@ -39,7 +39,7 @@ TVM_FFN_MULTIVERSION void Axpy(float alpha, const float* __restrict x, float* __
 }
 
 TVM_FFN_MULTIVERSION void Axpy4(const float* alpha, const float* const* x, float* __restrict y, int64_t n) {
-  const float *__restrict a = x[0], *__restrict b = x[1], *__restrict c = x[2], *__restrict d = x[3];
+  const float* __restrict a = x[0], * __restrict b = x[1], * __restrict c = x[2], * __restrict d = x[3];
   const float f0 = alpha[0], f1 = alpha[1], f2 = alpha[2], f3 = alpha[3];
   for (int64_t j = 0; j < n; ++j) y[j] += (a[j] * f0 + b[j] * f1) + (c[j] * f2 + d[j] * f3);
 }
