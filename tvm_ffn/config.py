@@ -97,8 +97,8 @@ class FFNConfig:
     layers: Mapping[str, LayerConfig | None] = field(default_factory=dict)
     # Ridge of the input statistics, relative to their mean diagonal.
     ridge: float = 0.05
-    # Ridge of the response target W*, relative to the mean diagonal.
-    target_ridge: float = 1.0
+    # Ridge of the response target W*, relative to the mean diagonal; None: chosen for each layer by held-out samples.
+    target_ridge: float | None = None
     # Input rows (pixels or samples) gathered per layer from the calibration data.
     calibration_rows: int = 16000
     # Outer rounds and inner sweeps of the solver.
@@ -119,7 +119,8 @@ class FFNConfig:
         _choice("last_layer", self.last_layer, PRECISIONS)
         _choice("optimize", self.optimize, OPTIMIZE)
         _number("ridge", self.ridge, least=0.0)
-        _number("target_ridge", self.target_ridge, least=0.0)
+        if self.target_ridge is not None:
+            _number("target_ridge", self.target_ridge, above=0.0)
         _integer("calibration_rows", self.calibration_rows, 1)
         _integer("rounds", self.rounds, 0)
         _integer("sweeps", self.sweeps, 0)

@@ -42,9 +42,9 @@ IDENTITY = Activation()
 class Unit:
     """One unit; ``call`` is its operator, ``output`` the variable of the last operator it covers.
 
-    ``response`` is the variable that holds a linear unit's value before residual and activation, ``reason`` says why a
-    layer with a constant weight is a float unit, ``index`` is the operator's place in the graph. ``call`` may also be
-    a TupleGetItem or a constant (float units).
+    ``response`` is the variable that holds a linear unit's value before the activation, a residual included; ``reason``
+    says why a layer with a constant weight is a float unit; ``index`` is the operator's place in the graph. ``call``
+    may also be a TupleGetItem or a constant (float units).
     """
 
     kind: str

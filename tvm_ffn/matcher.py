@@ -77,6 +77,7 @@ class _Matcher:
         response, residual, activation = chain[-1], None, IDENTITY
         if kind in LINEAR:
             residual = self._take_residual(chain)
+            response = chain[-1]
         if kind == "activation":
             activation = activation_of(value)
         else:

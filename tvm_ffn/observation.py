@@ -26,7 +26,7 @@ class Rows:
     """Sampled output positions of one layer over all calibration samples.
 
     ``index``: sorted flat positions (sample * positions a sample + position), ``response``: float32 (rows, M), the fp32
-    network's output there before residual and activation.
+    network's output there before the activation, a residual included.
     """
 
     index: np.ndarray

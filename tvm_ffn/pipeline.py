@@ -23,13 +23,13 @@ from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
 from tvm_ffn.matcher import match_units
+from tvm_ffn.network_solver import solve_network
 from tvm_ffn.observation import Observation, observe
 from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
 from tvm_ffn.passes.strip_quantization import StripQuantization
 from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
 from tvm_ffn.progress import progress
-from tvm_ffn.quantize import solve_network
 from tvm_ffn.schedules.rule import ApplySchedules, Machine
 from tvm_ffn.schedules.rules import rules_for
 from tvm_ffn.solution import QuantizedNetwork
