@@ -1,9 +1,9 @@
 """Which convolutions get their weights as code: the fastest kernel, at seven times the bytes of packed weights.
 
 What code saves grows with the pixels that run through it; what it costs are its bytes, on disk and, once an inference,
-through the instruction fetch: a ternary entry saves some 2 ps a pixel against the row table and takes 2.45 bytes at
-about 4 GB/s from the outer caches, so it pays from about 300 pixels on (measured on resnet18: 2.4x at 56x56, 1.4x at
-28x28, 0.55x at 14x14). Layers are taken from the most pixels down while all weights stay within int8's bytes.
+on the way from memory: a ternary entry saves some 2 ps a pixel against the row table and takes 2.45 bytes at 20 to 30
+GB/s, so it pays from about 50 pixels on (measured on 3x3 layers of resnet18 with cold caches: 2x at 14x14, even at
+7x7). Layers are taken from the most pixels down while all weights stay within int8's bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tvm_ffn.solution import QuantizedNetwork
 CODE_BYTES = 2.45  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
 DIGIT_BYTES = 8.0  # a digit that is not zero, its share of loads included
 PACKED_BYTES = 1 / GROUP  # in the row table's form
-FEWEST_PIXELS = 300
+FEWEST_PIXELS = 64
 
 
 def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs
-from tvm_ffn.kernels.straight_line import AVX2, AVX512, VectorISA, emit_block
+from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, emit_block
 
 
 def random_ternary(rows: int, columns: int, zeros: float, seed: int = 0) -> np.ndarray:
@@ -33,10 +35,9 @@ def test_no_pair_where_nothing_is_shared() -> None:
     assert match_pairs(np.ones((3, 1), np.int8)).tolist() == [-1]
 
 
-def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> dict[int, int]:
-    """Interpret a block on scalars: one lane of every register."""
-    registers: dict[str, int] = {}
-    stored: dict[int, int] = {}
+def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
+    """Interpret additions and loads on scalars, one lane of every register; returns the sums."""
+    registers = dict.fromkeys(isa.sums, 0)
 
     def value(operand: str) -> int:
         memory = re.fullmatch(r"(\d+)\(%rdi\)", operand)
@@ -45,32 +46,52 @@ def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> dict[int, i
     for line in lines:
         name, _, rest = line.partition(" ")
         operands = rest.split(",")
-        if name == isa.zero:
-            registers[operands[2]] = 0
-        elif name == isa.move and operands[1].endswith("(%rsi)"):
-            stored[int(operands[1].removesuffix("(%rsi)"))] = registers[operands[0]]
-        elif name == isa.move:
+        if name == isa.move:
             registers[operands[1]] = value(operands[0])
-        elif name in ("vpaddw", "vpsubw"):
-            sign = 1 if name == "vpaddw" else -1
+        else:
+            sign = {"vpaddw": 1, "vpsubw": -1}[name]
             registers[operands[2]] = registers[operands[1]] + sign * value(operands[0])
-    return stored
+    return [registers[register] for register in isa.sums]
 
 
 @pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 0.95])
 def test_a_block_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float) -> None:
-    ternary = random_ternary(isa.rows, 90, zeros, seed=3)
-    offsets = np.arange(90) * 6 + 2
-    block = emit_block(ternary, offsets, 64, isa)
-    x = np.random.default_rng(4).integers(-127, 128, 90)
-    stored = run(list(block.lines), isa, dict(zip(offsets.tolist(), x.tolist(), strict=True)))
-    assert [stored[64 * row] for row in range(isa.rows)] == (ternary.astype(int) @ x).tolist()
-    assert block.adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in block.lines)
+    ternary = random_ternary(isa.rows, 390, zeros, seed=3)
+    offsets = np.arange(390) * 6 + 2
+    pieces = emit_block(ternary, offsets, 64, isa)
+    x = np.random.default_rng(4).integers(-127, 128, 390)
+    lines = [line for piece in pieces for line in piece.lines]
+    assert run(lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True))) == (ternary.astype(int) @ x).tolist()
+    adds = sum(piece.adds for piece in pieces)
+    assert adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in lines)
+    assert adds + sum(piece.loads for piece in pieces) >= len(lines)  # a lone load is part of its addition
     if zeros == 0.5:
-        assert block.adds < 0.8 * np.count_nonzero(ternary)
+        assert adds < 0.8 * np.count_nonzero(ternary)
+
+
+def test_a_long_block_comes_in_pieces() -> None:
+    pieces = emit_block(random_ternary(20, 900, 0.5), np.arange(900) * 64, 128, AVX512)
+    assert len(pieces) > 2
+    assert [piece.is_first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+    assert {(piece.rows, piece.target) for piece in pieces} == {(20, 128)}
+    assert max(len(piece.lines) for piece in pieces) < PIECE + 50
+    assert [piece.lines for piece in emit_block(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2)] == [[]]
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_a_program_runs_each_piece_and_asks_for_the_fourth_after_it(count: int) -> None:
+    pieces = [Piece([f"piece {i}"] * 200, 2, 256 * i, i % 2 == 0, 180 + i, 20) for i in range(count)]
+    lines = program(pieces, 3 * 64, AVX512)
+    assert [line for line in lines if line.startswith("piece")] == [line for piece in pieces for line in piece.lines]
+    starts = [index for index, line in enumerate(lines) if line == "movq %r8,%rdi"]
+    assert len(starts) == count
+    for number, (start, end) in enumerate(pairwise([*starts, len(lines)])):
+        asked = sum(line.startswith("prefetcht1") for line in lines[start:end])
+        wanted = -(-code_bytes(pieces[number + 4], AVX512) // 64) if number + 4 < count else 0
+        assert wanted <= 3 * asked < wanted + 3
 
 
 def test_a_block_needs_its_registers() -> None:
     with pytest.raises(ValueError, match="13 rows does not fit the 16 registers of avx2"):
-        emit_block(np.ones((13, 2), np.int8), np.array([0, 2]), 64, AVX2)
+        emit_block(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2)

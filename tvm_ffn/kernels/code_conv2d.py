@@ -1,8 +1,8 @@
 """A factorised convolution whose ternary matrices are machine code (the ``code`` family; see `straight_line`).
 
 Same numbers as `ternary_conv2d`; the weights are constants of the function instead of arguments. A tile of pixels
-passes both stages before the next starts, and within it each block of outputs runs over all vectors of the tile while
-its instructions are in the caches.
+passes both stages before the next starts, and within it each piece of code runs over all vectors of the tile while its
+instructions are in the caches.
 """
 
 from __future__ import annotations
@@ -97,4 +97,4 @@ def code_conv2d(
     geometry: ConvGeometry, y: np.ndarray, x: np.ndarray, limits: tuple[int, int], epilogue: Epilogue, isa: VectorISA
 ) -> CodeConv2d:
     """The convolution with its tile."""
-    return CodeConv2d(geometry, epilogue, isa, tile_for(geometry, y.size + x.size, isa), y, x, limits)
+    return CodeConv2d(geometry, epilogue, isa, tile_for(geometry, isa), y, x, limits)

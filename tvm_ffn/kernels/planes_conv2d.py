@@ -91,5 +91,5 @@ def planes_conv2d(
     geometry: ConvGeometry, digits: np.ndarray, limit: int, epilogue: Epilogue, isa: VectorISA
 ) -> PlanesConv2d:
     """The convolution with its tile; a sparse digit's code is twice that of an entry of a dense factor."""
-    tile = tile_for(geometry, 2 * int(np.count_nonzero(digits)), isa)
+    tile = tile_for(geometry, isa)
     return PlanesConv2d(geometry, epilogue, isa, tile, digits, limit)

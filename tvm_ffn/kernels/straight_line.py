@@ -2,8 +2,7 @@
 
 A block keeps the int16 sums of up to ``rows`` outputs in registers and runs through its inputs in matched pairs: load
 a and b, form a + b and a - b where two rows want them, then every row adds or subtracts one of a, b, a + b, a - b.
-The block is an LLVM function of one inline assembly statement: ordinary vector IR of this size would take minutes to
-compile and spill.
+It comes in pieces of a length that suits instruction caches; `code_program` strings them together.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ import numpy as np
 
 from tvm_ffn.kernels.pairing import match_pairs
 
+PIECE = 1400  # instructions: long enough to pay for reading and writing 28 sums, short enough for any instruction cache
+_TEMPORARIES = 4
+
 
 @dataclass(frozen=True)
 class VectorISA:
-    """Instructions for int16 lanes, AT&T syntax; %rdi points to the input, %rsi to the output, %rdx counts vectors."""
+    """Instructions for int16 lanes, AT&T syntax; %rdi points to the input, %rsi to the output."""
 
     name: str
     vector_bytes: int
@@ -34,10 +36,15 @@ class VectorISA:
     @property
     def rows(self) -> int:
         """Outputs of a block: all registers but four."""
-        return self.registers - 4
+        return self.registers - _TEMPORARIES
 
     def register(self, index: int) -> str:
         return f"%{self.prefix}{index}"
+
+    @property
+    def sums(self) -> list[str]:
+        """Registers of the rows' sums. The first four are left for inputs: AVX2 encodes them shorter as operands."""
+        return [self.register(index) for index in range(_TEMPORARIES, self.registers)]
 
     @property
     def clobbers(self) -> str:
@@ -51,46 +58,45 @@ ISAS = {isa.name: isa for isa in (AVX512, AVX2)}
 
 
 @dataclass(frozen=True)
-class CodeBlock:
-    """Assembly of one block, with the vector additions and loads it executes."""
+class Piece:
+    """Instructions that add some inputs to the sums of ``rows`` outputs, for one vector; the sums lie ``target`` bytes
+    into the output and start at zero in the first piece of a block. Counts are of vector additions and loads."""
 
     lines: Sequence[str]
+    rows: int
+    target: int
+    is_first: bool
     adds: int
     loads: int
 
 
-def emit_block(ternary: np.ndarray, offsets: np.ndarray, row_bytes: int, isa: VectorISA) -> CodeBlock:
-    """Code of a (R, K) ternary block, R <= ``isa.rows``, that runs over as many neighbouring vectors as it is asked to:
-    input k lies at ``offsets[k]`` bytes, the sum of row r is stored at ``r * row_bytes``."""
+def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA) -> list[Piece]:
+    """Code of a (R, K) ternary block, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes."""
     rows, columns = ternary.shape
     if rows > isa.rows:
         raise ValueError(f"a block of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
-    emitter = _Emitter(isa)
-    emitter.lines.append("7:")
-    for row in range(rows):
-        register = isa.register(row)
-        emitter.lines.append(f"{isa.zero} {register},{register},{register}")
     mates = match_pairs(ternary).tolist()
     weights = ternary.T.tolist()
     places = offsets.tolist()
+    pieces: list[Piece] = []
+    emitter = _Emitter(isa)
     for first in range(columns):
         second = mates[first]
         if second < 0:
             emitter.single(weights[first], places[first])
         elif second > first:
             emitter.pair(weights[first], weights[second], places[first], places[second])
-    for row in range(rows):
-        emitter.lines.append(f"{isa.move} {isa.register(row)},{row * row_bytes}(%rsi)")
-    step = f"$${isa.vector_bytes}"  # a dollar is doubled in LLVM's inline assembly
-    emitter.lines += [f"addq {step},%rdi", f"addq {step},%rsi", "decq %rdx", "jnz 7b", "vzeroupper"]
-    return CodeBlock(emitter.lines, emitter.adds, emitter.loads)
+        if len(emitter.lines) >= PIECE or first == columns - 1:
+            pieces.append(Piece(emitter.lines, rows, target, not pieces, emitter.adds, emitter.loads))
+            emitter = _Emitter(isa)
+    return pieces
 
 
 class _Emitter:
     def __init__(self, isa: VectorISA) -> None:
         self.isa = isa
-        self.names = [isa.register(i) for i in range(isa.registers)]
-        self.a, self.b, self.sum, self.difference = self.names[-4:]
+        self.names = isa.sums
+        self.a, self.b, self.sum, self.difference = (isa.register(index) for index in range(_TEMPORARIES))
         self.lines: list[str] = []
         self.adds = self.loads = 0
 
@@ -139,16 +145,3 @@ class _Emitter:
     def _operation(self, name: str, source: str, left: str, target: str) -> None:
         self.adds += 1
         self.lines.append(f"{name} {source},{left},{target}")
-
-
-def llvm_function(name: str, block: CodeBlock, isa: VectorISA) -> str:
-    """The block as LLVM IR: ``i32 name(ptr input, ptr output, i64 vectors)``.
-
-    TVM inlines what it imports; ``noduplicate`` keeps LLVM from copying the block when it unrolls the loops around it.
-    """
-    body = "\\0A".join(block.lines)
-    constraints = f"={{rdi}},={{rsi}},={{rdx}},0,1,2,{isa.clobbers}"
-    call = (
-        f'call {{ptr, ptr, i64}} asm sideeffect "{body}", "{constraints}"(ptr %i, ptr %o, i64 %n) noduplicate nounwind'
-    )
-    return f"define i32 @{name}(ptr %i, ptr %o, i64 %n) {{\n  %r = {call}\n  ret i32 0\n}}\n"

@@ -13,8 +13,9 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.code_program import code_bytes, llvm_function, program
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.straight_line import CodeBlock, VectorISA, emit_block, llvm_function
+from tvm_ffn.kernels.straight_line import Piece, VectorISA, emit_block
 
 INT16_BYTES = 2
 
@@ -35,13 +36,14 @@ class TernaryCode:
         return len(self.bounds) - 1
 
     @cached_property
-    def blocks(self) -> dict[tuple[int, int], CodeBlock]:
-        """Code by (segment, first row), rows outermost."""
-        found = {}
+    def pieces(self) -> list[Piece]:
+        """All code in order: blocks of rows outermost, then segments."""
+        found = []
         for row in range(0, len(self.ternary), self.rows_a_block):
             for segment, (start, end) in enumerate(pairwise(self.bounds)):
                 part = self.ternary[row : row + self.rows_a_block, start:end]
-                found[segment, row] = emit_block(part, self.offsets[start:end], self.row_bytes, self.isa)
+                target = (segment * len(self.ternary) + row) * self.row_bytes
+                found += emit_block(part, self.offsets[start:end], target, self.isa)
         return found
 
     @property
@@ -53,35 +55,30 @@ class TernaryCode:
     @property
     def adds(self) -> int:
         """Additions executed a pixel."""
-        return sum(block.adds for block in self.blocks.values())
+        return sum(piece.adds for piece in self.pieces)
 
     @property
     def code_bytes(self) -> int:
-        """Estimate of the machine code: 6 bytes an EVEX register form (4 VEX), 5 more for an address."""
-        short = 6 if self.isa.vector_bytes == 64 else 4
-        return sum(short * (block.adds + block.loads) + 5 * block.loads for block in self.blocks.values())
+        """Estimate of the machine code."""
+        return sum(code_bytes(piece, self.isa) for piece in self.pieces)
 
     @cached_property
-    def names(self) -> dict[tuple[int, int], str]:
-        """Function names; the digest of the code keeps the kernels of a module apart."""
-        digest = hashlib.sha256(repr((self.bounds, self.offsets.tolist(), self.row_bytes, self.isa.name)).encode())
+    def name(self) -> str:
+        """Function name; the digest of what it computes keeps the kernels of a module apart."""
+        digest = hashlib.sha256(repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name)).encode())
         digest.update(self.ternary.tobytes())
-        stem = f"ffn_code_{digest.hexdigest()[:16]}"
-        return {place: "_".join(map(str, (stem, *place))) for place in self.blocks}
+        return f"ffn_code_{digest.hexdigest()[:16]}"
 
     def llvm(self) -> str:
-        """All blocks as one LLVM module."""
-        return "".join(llvm_function(self.names[place], block, self.isa) for place, block in self.blocks.items())
+        """The code as an LLVM module."""
+        return llvm_function(self.name, program(self.pieces, self.row_bytes, self.isa), self.isa)
 
     def product(self, b: KernelBuilder, name: str, reads: Any, source: Any, tile: int) -> Buffer:
         """Add a block: int16 sums (segments, rows, ``tile``) of the pixels whose first input is ``source``; ``reads``
         is the region of all inputs."""
 
         def calls(total: Buffer) -> None:
-            for (segment, row), function in self.names.items():
-                target = T.address_of(total[segment, row, 0])
-                vectors = T.int64(tile // self.isa.lanes)
-                T.evaluate(T.call_extern("int32", function, T.address_of(source), target, vectors))
+            T.evaluate(T.call_extern("int32", self.name, T.address_of(source), T.address_of(total[0, 0, 0])))
 
         shape = (self.segments, len(self.ternary), tile)
         return b.call_assembly(name, shape, "int16", self.llvm(), reads=reads, calls=calls)

@@ -17,17 +17,16 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.straight_line import VectorISA
 
-_SMALL_CODE = 100_000  # ternary entries, about 250 KB of instructions
-_SMALL_TILE = 4  # vectors
+_TILE = 24  # vectors: long enough to pay for fetching the code, short enough for the sums to stay in the caches
 
 Sums = Callable[[Any, Any], Any]  # int32 sum of output m at pixel p of the tile
 
 
-def tile_for(geometry: ConvGeometry, entries: int, isa: VectorISA) -> int:
-    """Pixels of a tile: a few vectors where the code of ``entries`` ternary entries fits the second-level cache, all
-    pixels where it does not, so that each block's instructions are fetched once."""
-    whole = -(-geometry.pixels // isa.lanes) * isa.lanes
-    return whole if entries > _SMALL_CODE else min(whole, _SMALL_TILE * isa.lanes)
+def tile_for(geometry: ConvGeometry, isa: VectorISA) -> int:
+    """Pixels of a tile: about `_TILE` vectors, all tiles alike with as little as possible beyond the last pixel."""
+    vectors = -(-geometry.pixels // isa.lanes)
+    tiles = max(1, round(vectors / _TILE))
+    return -(-vectors // tiles) * isa.lanes
 
 
 @dataclass(frozen=True, eq=False)
