@@ -18,7 +18,7 @@ from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
-CODE_BYTES = 2.45  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
+CODE_BYTES = 2.85  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
 DIGIT_BYTES = 8.0  # a digit that is not zero, its share of loads included
 PACKED_BYTES = 1 / GROUP  # in the row table's form
 FEWEST_PIXELS = 64
