@@ -21,7 +21,8 @@ from typing import Any
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.suggest import did_you_mean
 
-METHODS = ("response", "sdd", "planes")
+METHODS = ("planes", "response", "sdd")
+MOST_PLANES = 7
 PRECISIONS = ("ternary", "int8")
 OPTIMIZE = ("size", "speed")
 
@@ -39,12 +40,19 @@ class LayerConfig:
     rank_ratio: float | None = None
     # "ternary" or "int8".
     precision: str | None = None
-    # "response", "sdd" or "planes", see FFNConfig.method.
+    # "planes", "response" or "sdd", see FFNConfig.method.
     method: str | None = None
+    # "planes" only, see FFNConfig.
+    planes: int | None = None
+    penalty: float | None = None
 
     def __post_init__(self) -> None:
         if self.rank is not None:
             _integer("rank", self.rank, 1)
+        if self.planes is not None:
+            _integer("planes", self.planes, 1, MOST_PLANES)
+        if self.penalty is not None:
+            _number("penalty", self.penalty, least=0.0)
         if self.rank_ratio is not None:
             _number("rank_ratio", self.rank_ratio, above=0.0)
         if self.rank is not None and self.rank_ratio is not None:
@@ -112,7 +120,7 @@ class FFNConfig:
     def __post_init__(self) -> None:
         _number("rank_ratio", self.rank_ratio, above=0.0)
         _choice("method", self.method, METHODS)
-        _integer("planes", self.planes, 1, 7)
+        _integer("planes", self.planes, 1, MOST_PLANES)
         _number("penalty", self.penalty, least=0.0)
         _integer("mid_bits", self.mid_bits, 2, 15)
         _choice("first_layer", self.first_layer, PRECISIONS)
@@ -183,6 +191,8 @@ class FFNConfig:
             rank_ratio=self.rank_ratio if layer.rank is None and layer.rank_ratio is None else layer.rank_ratio,
             precision=layer.precision or precision,
             method=layer.method or self.method,
+            planes=layer.planes or self.planes,
+            penalty=self.penalty if layer.penalty is None else layer.penalty,
         )
 
 

@@ -62,7 +62,13 @@ def fit_int8(unit: Unit, rows: LayerRows, config: FFNConfig, reason: str) -> Lay
 def _factorize(target: np.ndarray, metric: np.ndarray | None, settings: LayerConfig, c: FFNConfig) -> Factors:
     if settings.method == "planes":
         return factorize_planes(
-            target, planes=c.planes, penalty=c.penalty, gram=metric, rounds=2, sweeps=3, threads=c.threads
+            target,
+            planes=settings.planes or c.planes,
+            penalty=c.penalty if settings.penalty is None else settings.penalty,
+            gram=metric,
+            rounds=2,
+            sweeps=3,
+            threads=c.threads,
         )
     method = "sdd" if metric is None else settings.method or c.method
     return factorize(

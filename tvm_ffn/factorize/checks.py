@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +33,20 @@ def checked_gram(gram: ArrayLike | None, n: int) -> Matrix | None:
     if matrix.shape != (n, n):
         raise ConfigError(f"factorize: gram must be {(n, n)} for weights of {n} columns, not {matrix.shape}")
     return matrix
+
+
+def checked_grams(gram: ArrayLike | Sequence[ArrayLike] | None, n: int) -> list[Matrix] | None:
+    """The diagonal blocks of a metric of ``n`` columns: one for a matrix, those of a sequence of square matrices."""
+    if gram is None:
+        return None
+    if not isinstance(gram, (list, tuple)) or (len(gram) and np.ndim(gram[0]) < 2):
+        whole = checked_gram(gram, n)  # type: ignore[arg-type]
+        return None if whole is None else [whole]
+    found = [checked_matrix(block, "gram") for block in gram]
+    sizes = [block.shape for block in found]
+    if any(rows != columns for rows, columns in sizes) or sum(rows for rows, _ in sizes) != n:
+        raise ConfigError(f"factorize: the blocks of gram must be square and span {n} columns, not {sizes}")
+    return found
 
 
 def power_of_two(matrix: Matrix | None) -> np.float32:

@@ -7,6 +7,7 @@ For fixed X and Y it is quadratic in d and in each a_i, with coefficients made o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,10 +55,13 @@ def refit_rows(state: State, moments: Moments) -> None:
     state.a[fits] = numerator[fits] / denominator[fits]
 
 
-def relative_error(w: Matrix, approximation: Matrix, h: Matrix | None, products: Products) -> float:
-    """``sqrt(tr(E H E^T) / tr(W H W^T))``: the relative error of the responses; 0 when both are zero."""
-    error = w - approximation
-    return float(np.sqrt(max(energy(error, h, products), 0.0) / max(energy(w, h, products), np.finfo(np.float64).tiny)))
+def relative_error(w: Matrix, approximation: Matrix, grams: Sequence[Matrix] | None, products: Products) -> float:
+    """``sqrt(tr(E H E^T) / tr(W H W^T))``, H block diagonal: the relative error of the responses; 0 when both are 0."""
+    ends = np.cumsum([len(gram) for gram in grams]) if grams else [w.shape[1]]
+    parts = [np.split(matrix, ends[:-1], axis=1) for matrix in (w - approximation, w)]
+    metrics: Sequence[Matrix | None] = grams or [None]
+    error, whole = (sum(map(energy, matrix, metrics, [products] * len(metrics))) for matrix in parts)
+    return float(np.sqrt(max(error, 0.0) / max(whole, np.finfo(np.float64).tiny)))
 
 
 def energy(w: Matrix, h: Matrix | None, products: Products) -> float:

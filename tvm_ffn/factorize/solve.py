@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from numpy.typing import ArrayLike
 
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.factorize.backend import Backend
-from tvm_ffn.factorize.checks import checked_gram, checked_matrix, power_of_two
+from tvm_ffn.factorize.checks import checked_gram, checked_grams, checked_matrix, power_of_two
 from tvm_ffn.factorize.factors import Factors
 from tvm_ffn.factorize.native import fastest_backend
 from tvm_ffn.factorize.products import Products, default_threads, single_threaded_blas
@@ -72,8 +74,9 @@ def factorize(
     return state.factors()
 
 
-def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | None) -> float:
-    """``sqrt(tr(E H E^T) / tr(W H W^T))``, E = W - factors.weight(), H = ``gram`` (None: the identity).
+def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | Sequence[ArrayLike] | None) -> float:
+    """``sqrt(tr(E H E^T) / tr(W H W^T))``, E = W - factors.weight(), H = ``gram`` (None: the identity; a sequence:
+    block diagonal).
 
     Raises ConfigError when the shapes do not fit or a value is not finite.
     """
@@ -81,6 +84,6 @@ def response_error(w: ArrayLike, factors: Factors, gram: ArrayLike | None) -> fl
     approximation = factors.weight()
     if approximation.shape != weights.shape:
         raise ConfigError(f"response_error: w is {weights.shape}, the factors stand for {approximation.shape}")
-    metric = checked_gram(gram, weights.shape[1])
+    grams = checked_grams(gram, weights.shape[1])
     with single_threaded_blas():
-        return relative_error(weights, approximation, metric, Products(default_threads()))
+        return relative_error(weights, approximation, grams, Products(default_threads()))
