@@ -16,9 +16,10 @@ from tvm_ffn.errors import FFNError
 from tvm_ffn.version import __version__
 
 if TYPE_CHECKING:
-    from tvm_ffn.compiler import compile
+    from tvm_ffn.compiler import Quantized, compile, quantize
     from tvm_ffn.config import FFNConfig, LayerConfig
     from tvm_ffn.factorize import Factors, factorize
+    from tvm_ffn.plan import Plan
     from tvm_ffn.report import Report
     from tvm_ffn.runtime import Module, load
 
@@ -28,15 +29,21 @@ __all__ = [
     "Factors",
     "LayerConfig",
     "Module",
+    "Plan",
+    "Quantized",
     "Report",
     "__version__",
     "compile",
     "factorize",
     "load",
+    "quantize",
 ]
 
 _HOMES = {
     "compile": "tvm_ffn.compiler",
+    "quantize": "tvm_ffn.compiler",
+    "Quantized": "tvm_ffn.compiler",
+    "Plan": "tvm_ffn.plan",
     "load": "tvm_ffn.runtime",
     "Module": "tvm_ffn.runtime",
     "FFNConfig": "tvm_ffn.config",

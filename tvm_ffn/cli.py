@@ -79,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tvm-ffn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compile(commands)
+    _add_quantize(commands)
     _add_verify(commands)
 
     run = _add(commands, "run", "run a compiled model on the arrays of an .npz file")
@@ -116,8 +117,31 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--target", default="llvm", metavar="T", help='for example "llvm -mtriple=aarch64"; default: this machine'
     )
-    parser.add_argument("--rank-ratio", type=float, metavar="R", help="ternary terms k / min(m, n) (default: 1.5)")
     parser.add_argument("--optimize", choices=("size", "speed"), help="packed weights (default), or weights as code")
+    parser.add_argument("--plan", metavar="PLAN.json", help="settings of all layers, as `quantize` wrote them")
+    _add_settings(parser)
+
+
+def _add_quantize(commands: argparse._SubParsersAction) -> None:
+    parser = _add(commands, "quantize", "plan and solve the layers of an ONNX model without making code")
+    parser.add_argument("model", metavar="MODEL.onnx")
+    parser.add_argument("-o", "--output", metavar="PLAN.json", help="where the plan goes, to be edited and compiled")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Settings of the factorisation, calibration data and the preprocessing of images."""
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--max-drop", type=float, metavar="P", help="budget: points of top-1 (default: 1); exit with 3 if it is missed"
+    )
+    budget.add_argument("--adds", type=float, metavar="A", help="budget: digits executed a multiply-accumulate")
+    budget.add_argument("--bytes", type=float, metavar="B", help="budget: bytes of the weights, as a part of int8's")
+    parser.add_argument("--method", choices=("planes", "response", "sdd"), help="how weights are factorised")
+    parser.add_argument("--penalty", type=float, metavar="P", help="planes: one price of a digit for all layers")
+    parser.add_argument(
+        "--rank-ratio", type=float, metavar="R", help="response, sdd: ternary terms k / min(m, n) (default: 1.5)"
+    )
     parser.add_argument("--config", metavar="FILE.json", help="all settings, also of single layers")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--calibration", metavar="PATH", help="unlabelled data: a folder of images or an .npz file")

@@ -14,37 +14,85 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_ffn.errors import ConfigError, DataError
+from tvm_ffn.errors import AccuracyError, ConfigError, DataError
 from tvm_ffn.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tvm_ffn.calibration import Calibration, Preprocess
+    from tvm_ffn.config import FFNConfig
+    from tvm_ffn.report import Report
 
 SYNTHETIC_SAMPLES = 32
 
 
 def command_compile(options: Namespace) -> None:
     """Compile, save, print the report; destination, target and settings are checked before the long work."""
-    from tvm_ffn.config import FFNConfig
+    from tvm_ffn.plan import Plan
     from tvm_ffn.runtime import check_destination
     from tvm_ffn.targets import parse_target
 
     destination = Path(options.output).absolute()
     check_destination(destination)
-    config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
-    given = {"rank_ratio": options.rank_ratio, "optimize": options.optimize}
-    config = config.replace(**{key: value for key, value in given.items() if value is not None})
+    config = _config(options).replace(**({} if options.optimize is None else {"optimize": options.optimize}))
+    plan = None if options.plan is None else Plan.from_file(options.plan)
     target = parse_target(options.target)
     calibration = _calibration(options)
 
     from tvm_ffn.compiler import compile
 
-    module = compile(options.model, target, config=config, calibration=calibration)
+    module = compile(options.model, target, config=config, calibration=calibration, plan=plan)
     module.save(destination)
     print(module.report.table())
     print(f"wrote {destination} ({_megabytes(destination)})")
+    _check_drop(module.report, options.max_drop)
+
+
+def command_quantize(options: Namespace) -> None:
+    """Plan and solve without making code; print the plan, what hurts most and the held-out figures."""
+    from tvm_ffn.atomic import check_writable
+    from tvm_ffn.diagnosis import damage_table
+
+    config = _config(options)
+    if options.output is not None:
+        check_writable(Path(options.output).absolute())
+    calibration = _calibration(options)
+
+    from tvm_ffn.compiler import quantize
+
+    quantized = quantize(options.model, config=config, calibration=calibration)
+    report = quantized.report
+    print(quantized.plan.table())
+    print()
+    print(damage_table(report))
+    print()
+    print("\n".join(report.summary()))
+    if options.output is not None:
+        quantized.plan.save(options.output)
+        print(f"wrote {options.output}")
+    _check_drop(report, options.max_drop)
+
+
+def _config(options: Namespace) -> FFNConfig:
+    """The settings of a file, with what the options say on top."""
+    from tvm_ffn.config import BUDGETS, FFNConfig
+
+    config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
+    given = {key: getattr(options, key) for key in ("rank_ratio", "method", "penalty")}
+    budget = {key: getattr(options, key) for key in BUDGETS if getattr(options, key) is not None}
+    if budget:
+        given["budget"] = budget
+    return config.replace(**{key: value for key, value in given.items() if value is not None})
+
+
+def _check_drop(report: Report, allowed: float | None) -> None:
+    """AccuracyError where a gate was asked for and the held-out samples say that it is missed."""
+    if allowed is None:
+        return
+    missed = [warning for warning in report.warnings if warning.startswith("held-out")]
+    if missed:
+        raise AccuracyError(missed[0])
 
 
 def command_run(options: Namespace) -> None:
@@ -92,12 +140,14 @@ def command_inspect(options: Namespace) -> None:
 
 def command_verify(options: Namespace) -> None:
     """Compare a module with its fp32 original; a missed gate is an AccuracyError after the figures are printed."""
+    from tvm_ffn.diagnosis import damage_table
     from tvm_ffn.runtime import load
     from tvm_ffn.verify import verify
 
     module = load(options.artefact)
     outcome = verify(module, options.against, options.data, labels=options.labels, limit=options.limit)
     print(outcome.text())
+    print(f"\n{damage_table(module.report)}")
     if options.max_drop is not None:
         outcome.check(options.max_drop)
 

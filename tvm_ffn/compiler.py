@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_ffn import artifact, runtime, targets
+from tvm_ffn.budget import drop_measured
+from tvm_ffn.comparison import Verification
 from tvm_ffn.config import FFNConfig
-from tvm_ffn.pipeline import Compilation, run
+from tvm_ffn.oracle import Oracle
+from tvm_ffn.pipeline import Compilation, for_target, run
+from tvm_ffn.plan import Plan
+from tvm_ffn.report import Report
 from tvm_ffn.summary import summarize
 
 if TYPE_CHECKING:
@@ -19,31 +24,82 @@ if TYPE_CHECKING:
 
     from tvm_ffn.calibration import Calibration
 
+    CalibrationSource = Calibration | str | os.PathLike[str] | np.ndarray | Iterable[Mapping[str, np.ndarray]] | None
+
 
 def compile(
     model: str | os.PathLike[str] | onnx.ModelProto,
     target: str | Mapping[str, Any] | tvm.target.Target = "llvm",
     *,
     config: FFNConfig | None = None,
-    calibration: Calibration | str | os.PathLike[str] | np.ndarray | Iterable[Mapping[str, np.ndarray]] | None = None,
+    calibration: CalibrationSource = None,
+    plan: Plan | str | os.PathLike[str] | None = None,
 ) -> runtime.Module:
     """Factorise ``model`` into ternary terms on ``calibration`` data and compile it for ``target``.
 
     ``model``: a path or a ModelProto, fp32. ``target``: "llvm" is this machine; TVM's legacy string form, a dict, a
     tag or a Target for others. ``calibration``: unlabelled inputs, as a folder of images, an .npz file, arrays or an
-    iterable of ``{name: array}``; required. Raises ConfigError, TargetError, DataError, ModelError or OutputError,
-    each with a message that says what to do.
+    iterable of ``{name: array}``; required. ``plan``: the settings of all layers, as `quantize` found them or as edited
+    since; without one they are planned within ``config.budget``. Raises ConfigError, TargetError, DataError, ModelError
+    or OutputError, each with a message that says what to do.
     """
     parsed = targets.parse_target(target)
     targets.cross_compiler(parsed)  # a missing linker is said before the long work
-    return finish(run(Compilation(model, parsed, config or FFNConfig(), calibration)))
+    return finish(run(Compilation(model, parsed, _settings(config, plan), calibration)))
+
+
+def quantize(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    *,
+    config: FFNConfig | None = None,
+    calibration: CalibrationSource = None,
+    plan: Plan | str | os.PathLike[str] | None = None,
+) -> Quantized:
+    """Do the accuracy work of `compile` without making code: plan the layers and solve them.
+
+    Arguments and errors are those of `compile`. The result's factors are cached: compiling the same model with the same
+    settings and data afterwards starts from them.
+    """
+    host = targets.parse_target("llvm")
+    return Quantized(run(Compilation(model, host, _settings(config, plan), calibration), stop_after="rewrite"))
+
+
+class Quantized:
+    """A network whose layers are planned and solved, before any code."""
+
+    def __init__(self, compilation: Compilation) -> None:
+        self._compilation = compilation
+        self.plan: Plan = compilation.quantized.plan
+        self.held_out: Verification | None = compilation.quantized.held_out
+
+    @property
+    def report(self) -> Report:
+        """Every layer's row, counted on the kernels that this machine would run."""
+        return _report(self._compilation)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs for inputs by name, by NumPy: bit for bit what a compiled module computes, slowly."""
+        c = self._compilation
+        names = [parameter.name for parameter in c.mod["main"].params]
+        given = {name: inputs[info.name] for name, info in zip(names, c.imported.inputs, strict=True)}
+        return Oracle(c.integer, c.record.operators).run(given)
+
+    def compile(self, target: str | Mapping[str, Any] | tvm.target.Target = "llvm") -> runtime.Module:
+        """Make code for a target, as `tvm_ffn.compile` would."""
+        parsed = targets.parse_target(target)
+        targets.cross_compiler(parsed)
+        return finish(run(for_target(self._compilation, parsed), start_at="rewrite"))
+
+
+def _settings(config: FFNConfig | None, plan: Plan | str | os.PathLike[str] | None) -> FFNConfig:
+    config = config or FFNConfig()
+    if plan is None:
+        return config
+    return (plan if isinstance(plan, Plan) else Plan.from_file(plan)).applied_to(config)
 
 
 def finish(c: Compilation) -> runtime.Module:
     """Write a built compilation as an artefact in a temporary folder and load it from there."""
-    report = summarize(
-        c.quantized, c.record.linear, model=c.imported.name, target=targets.describe(c.target), warnings=_warnings(c)
-    )
     folder = artifact.stage(
         c.executable,
         model=c.imported.name,
@@ -53,12 +109,21 @@ def finish(c: Compilation) -> runtime.Module:
         symbolic_batch=c.imported.symbolic_batch,
         config=c.config.to_dict(),
         preprocess=c.data.preprocess.to_json() if c.data.preprocess is not None else None,
-        report=report,
+        report=_report(c),
     )
     return runtime.load(folder, temporary=True)
 
 
+def _report(c: Compilation) -> Report:
+    return summarize(
+        c.quantized, c.record.linear, model=c.imported.name, target=targets.describe(c.target), warnings=_warnings(c)
+    )
+
+
 def _warnings(c: Compilation) -> tuple[str, ...]:
-    if not c.data.is_synthetic:
+    if c.data.is_synthetic:
+        return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
+    allowed, lost = c.quantized.plan.budget.get("max_drop"), drop_measured(c.quantized.held_out)
+    if allowed is None or lost <= allowed:
         return ()
-    return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
+    return (f"held-out samples say that about {lost:.1f} points of top-1 are lost; the budget was {allowed:g}",)

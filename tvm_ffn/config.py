@@ -23,15 +23,18 @@ from tvm_ffn.suggest import did_you_mean
 
 METHODS = ("planes", "response", "sdd")
 MOST_PLANES = 7
+RANK_RATIO = 1.5
 PRECISIONS = ("ternary", "int8")
 OPTIMIZE = ("size", "speed")
+BUDGETS = ("max_drop", "adds", "bytes")
 
 
 @dataclass(frozen=True)
 class LayerConfig:
     """Settings of one layer; ``None`` means "as the whole model".
 
-    A rank given for an exact name makes that layer ternary even where the model's first or last layer is int8.
+    A rank, planes or a penalty given for an exact name makes that layer ternary even where the model's first or last
+    layer is int8.
     """
 
     # Number of ternary terms k; excludes rank_ratio.
@@ -85,18 +88,26 @@ class LayerConfig:
 class FFNConfig:
     """Settings of a whole compilation; every field has a usable default."""
 
-    # Ternary terms k as a multiple of min(m, n) of each weight matrix: more terms, more accuracy, more additions.
-    rank_ratio: float = 1.5
-    # "response": fit the layer's responses on calibration data; "sdd": the paper's semidiscrete decomposition;
-    # "planes": weights in signed binary digits (X block-identity), fitted like "response"; needs no rank.
-    method: str = "response"
-    # "planes" only: digits a weight, and the price of a digit that is not zero (more: sparser, faster, less accurate).
-    planes: int = 5
-    penalty: float = 0.02
+    # "planes": weights in signed binary digits (X block-identity), one ternary plane a digit; "response": X, d and Y of
+    # any form, rank k; both fit the layer's responses on calibration data. "sdd": the paper's semidiscrete
+    # decomposition. None: "response" where a rank is given, else "planes".
+    method: str | None = None
+    # What the digits of "planes" may cost, one of {"max_drop": points of top-1}, judged by the answers to held-out
+    # calibration samples; {"adds": digits executed a multiply-accumulate}; {"bytes": weights, as a part of int8's}.
+    budget: Mapping[str, float] = field(default_factory=lambda: {"max_drop": 1.0})
+    # "planes" only: the price of a digit that is not zero, the same in all layers (0.005: accurate, 0.05: sparse);
+    # None: planned for each layer within the budget.
+    penalty: float | None = None
+    # "planes" only: most digits a weight.
+    planes: int = 6
+    # "response" and "sdd" only: ternary terms k as a multiple of min(m, n) of each weight matrix: more terms, more
+    # accuracy, more additions. None: 1.5.
+    rank_ratio: float | None = None
     # Significant bits of the requantised middle t = d * (Y^T x), kept in int16.
     mid_bits: int = 10
-    # Precision of the first and of the last layer: "int8" or "ternary".
-    first_layer: str = "int8"
+    # Precision of the first and of the last layer: "int8" or "ternary". None: ternary for "planes", whose digits reach
+    # int8's precision, int8 for "response" and "sdd".
+    first_layer: str | None = None
     last_layer: str = "int8"
     # "size": packed weights (2.7 bits an entry); "speed": weights as machine code where that is fastest and all weights
     # together stay within int8's bytes (x86-64 with AVX2 or AVX-512).
@@ -118,12 +129,17 @@ class FFNConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _number("rank_ratio", self.rank_ratio, above=0.0)
-        _choice("method", self.method, METHODS)
+        if self.rank_ratio is not None:
+            _number("rank_ratio", self.rank_ratio, above=0.0)
+        if self.method is not None:
+            _choice("method", self.method, METHODS)
         _integer("planes", self.planes, 1, MOST_PLANES)
-        _number("penalty", self.penalty, least=0.0)
+        if self.penalty is not None:
+            _number("penalty", self.penalty, least=0.0)
+        _checked_budget(self.budget)
         _integer("mid_bits", self.mid_bits, 2, 15)
-        _choice("first_layer", self.first_layer, PRECISIONS)
+        if self.first_layer is not None:
+            _choice("first_layer", self.first_layer, PRECISIONS)
         _choice("last_layer", self.last_layer, PRECISIONS)
         _choice("optimize", self.optimize, OPTIMIZE)
         _number("ridge", self.ridge, least=0.0)
@@ -157,6 +173,7 @@ class FFNConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict that :meth:`from_dict` reads back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["budget"] = dict(self.budget)
         values["layers"] = {name: None if layer is None else layer.to_dict() for name, layer in self.layers.items()}
         return values
 
@@ -168,8 +185,9 @@ class FFNConfig:
     def resolve(self, layer_names: Sequence[str]) -> dict[str, LayerConfig | None]:
         """Settle the configuration of each layer of a model.
 
-        ``layer_names`` are in topological order. The results have ``precision`` and ``method`` set, and ``rank`` or
-        ``rank_ratio``; ``None`` is a layer to keep in fp32. A key of ``layers`` that matches no layer is a ConfigError.
+        ``layer_names`` are in topological order. The results have ``precision`` and ``method`` set, and ``planes``
+        (with ``penalty`` None where it is to be planned), ``rank`` or ``rank_ratio``; ``None`` is a layer to keep in
+        fp32. A key of ``layers`` that matches no layer is a ConfigError.
         """
         for key in self.layers:
             if not any(_matches(key, name) for name in layer_names):
@@ -179,21 +197,27 @@ class FFNConfig:
         return {name: self._resolve_one(name, index == 0, index == last) for index, name in enumerate(layer_names)}
 
     def _resolve_one(self, name: str, first: bool, last: bool) -> LayerConfig | None:
-        precision = self.first_layer if first else self.last_layer if last else "ternary"
         key = name if name in self.layers else next((key for key in self.layers if _matches(key, name)), None)
         layer = LayerConfig() if key is None else self.layers[key]
         if layer is None:
             return None
-        if key == name and (layer.rank is not None or layer.rank_ratio is not None):
+        ranked = layer.rank is not None or layer.rank_ratio is not None
+        fallback = self.method or ("planes" if self.rank_ratio is None else "response")
+        method = layer.method or ("response" if ranked else fallback)
+        if key == name and (ranked or layer.planes is not None or layer.penalty is not None):
             precision = "ternary"
-        return LayerConfig(
-            rank=layer.rank,
-            rank_ratio=self.rank_ratio if layer.rank is None and layer.rank_ratio is None else layer.rank_ratio,
-            precision=layer.precision or precision,
-            method=layer.method or self.method,
-            planes=layer.planes or self.planes,
-            penalty=self.penalty if layer.penalty is None else layer.penalty,
-        )
+        elif first:
+            precision = self.first_layer or ("ternary" if method == "planes" else "int8")
+        else:
+            precision = self.last_layer if last else "ternary"
+        if method == "planes":
+            penalty = self.penalty if layer.penalty is None else layer.penalty
+            size: dict[str, Any] = {"planes": layer.planes or self.planes, "penalty": penalty}
+        else:
+            size = {"rank": layer.rank, "rank_ratio": layer.rank_ratio}
+            if not ranked:
+                size["rank_ratio"] = RANK_RATIO if self.rank_ratio is None else self.rank_ratio
+        return LayerConfig(precision=layer.precision or precision, method=method, **size)
 
 
 def _matches(key: str, name: str) -> bool:
@@ -218,6 +242,14 @@ def _checked_layers(layers: Any) -> dict[str, LayerConfig | None]:
             raise ConfigError(f"the settings of layer {key!r} must be a LayerConfig, an object or null")
         checked[key] = value
     return checked
+
+
+def _checked_budget(budget: Any) -> None:
+    if not isinstance(budget, Mapping) or len(budget) != 1:
+        raise ConfigError(f"budget must be one of {', '.join(BUDGETS)} with its amount, not {budget!r}")
+    ((key, amount),) = budget.items()
+    _choice("budget", key, BUDGETS)
+    _number(f"budget {key}", amount, above=0.0)
 
 
 def _known_keys(cls: type, values: Mapping[str, Any], what: str) -> None:

@@ -67,10 +67,31 @@ class Interpreter:
                 if isinstance(value, np.ndarray):
                     yield var, value
 
+    def alternatives(
+        self, inputs: Mapping[str, np.ndarray], weights: Mapping[int, np.ndarray]
+    ) -> Iterator[tuple[int | None, list[np.ndarray]]]:
+        """Yield the outputs once for each binding named in ``weights``, with that array in place of its call's second
+        operand, and last, with None, those of the graph as it is. What lies before the binding is computed once."""
+        for sample in self._samples(inputs):
+            environment: dict[relax.Var, Value] = {}
+            for position, (_, _) in enumerate(self._walk(sample, environment), -len(self.func.params)):
+                if position in weights:
+                    call, other = self.bindings[position].value, dict(environment)
+                    first = self._value(call.args[0], environment)
+                    other[self.bindings[position].var] = evaluate(call, [first, weights[position]])
+                    yield position, self._rest(other, position + 1)
+            yield None, self._results(environment)
+
     def _outputs(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        environment: dict[relax.Var, Value] = {}
-        for _ in self._walk(inputs, environment):
+        environment: dict[relax.Var, Value] = {param: inputs[param.name] for param in self.func.params}
+        return self._rest(environment, 0)
+
+    def _rest(self, environment: dict[relax.Var, Value], start: int) -> list[np.ndarray]:
+        for _ in self._continue(environment, start):
             pass
+        return self._results(environment)
+
+    def _results(self, environment: dict[relax.Var, Value]) -> list[np.ndarray]:
         result = self._value(self.func.body.body, environment)
         return [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
 
@@ -80,7 +101,11 @@ class Interpreter:
         for param in self.func.params:
             environment[param] = inputs[param.name]
             yield param, environment[param]
-        for position, binding in enumerate(self.bindings):
+        yield from self._continue(environment, 0)
+
+    def _continue(self, environment: dict[relax.Var, Value], start: int) -> Iterator[tuple[relax.Var, Value]]:
+        """Compute the bindings from ``start`` on; each value is dropped after its last reader."""
+        for position, binding in enumerate(self.bindings[start:], start):
             value = self._value(binding.value, environment)
             environment[binding.var] = value
             yield binding.var, value

@@ -12,7 +12,7 @@ import numpy as np
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.factorize import Factors, factorize, factorize_planes, response_error
 from tvm_ffn.graph import Unit
-from tvm_ffn.layer_rows import WIDEST, LayerRows
+from tvm_ffn.layer_rows import WIDEST, LayerRows, Metric
 from tvm_ffn.ranges import INT8_LIMIT, choose_scale
 from tvm_ffn.solution import LayerSolution
 
@@ -23,7 +23,7 @@ def fit_ternary(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNC
     """Factors for every group, or digit planes."""
     groups, m, n = unit.weight.shape
     factors: list[Factors] = []
-    biases, errors = [], []
+    biases, errors, missed = [], [], []
     for index in range(groups):
         group = rows.group(index, m)
         target, metric = group.problem(unit.weight[index], config, repair=settings.method != "sdd")
@@ -31,18 +31,26 @@ def fit_ternary(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNC
         factors.append(solved)
         biases.append(group.bias(solved.weight()))
         errors.append(response_error(target, solved, metric))
+        missed.append(group.missed(solved.weight()))
     scale = 0.0 if factors[0].planes else _middle_scale(factors, rows.inputs, config.mid_bits)
-    reason = f"{n} inputs: factorised without their covariance" if n > WIDEST else ""
-    return LayerSolution(np.concatenate(biases), float(np.mean(errors)), tuple(factors), scale, reason=reason)
+    dense = n > WIDEST and settings.method != "planes"
+    return LayerSolution(
+        np.concatenate(biases),
+        float(np.mean(errors)),
+        float(np.mean(missed)),
+        tuple(factors),
+        scale,
+        reason=f"{n} inputs: factorised without their covariance" if dense else "",
+    )
 
 
-def fit_int8(unit: Unit, rows: LayerRows, config: FFNConfig, reason: str) -> LayerSolution:
+def fit_int8(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNConfig, reason: str) -> LayerSolution:
     """Symmetric int8 weights, one scale an output; repaired like factors unless data may not change the weights."""
     groups, m, _ = unit.weight.shape
-    weights, scales, biases, errors = [], [], [], []
+    weights, scales, biases, errors, missed = [], [], [], [], []
     for index in range(groups):
         group = rows.group(index, m)
-        target, _ = group.problem(unit.weight[index], config, repair=config.method != "sdd")
+        target, _ = group.problem(unit.weight[index], config, repair=settings.method != "sdd")
         scale = np.maximum(np.abs(target).max(1), np.finfo(np.float32).tiny) / np.float32(INT8_LIMIT)
         weight = np.rint(target / scale[:, None]).astype(np.int8)
         effective = weight.astype(np.float32) * scale[:, None]
@@ -50,27 +58,29 @@ def fit_int8(unit: Unit, rows: LayerRows, config: FFNConfig, reason: str) -> Lay
         scales.append(scale.astype(np.float32))
         biases.append(group.bias(effective))
         errors.append(float(np.linalg.norm(effective - target)) / (float(np.linalg.norm(target)) or 1.0))
+        missed.append(group.missed(effective))
     return LayerSolution(
         np.concatenate(biases),
         float(np.mean(errors)),
+        float(np.mean(missed)),
         weight=np.stack(weights),
         weight_scale=np.stack(scales),
         reason=reason,
     )
 
 
-def _factorize(target: np.ndarray, metric: np.ndarray | None, settings: LayerConfig, c: FFNConfig) -> Factors:
+def _factorize(target: np.ndarray, metric: Metric, settings: LayerConfig, c: FFNConfig) -> Factors:
     if settings.method == "planes":
         return factorize_planes(
             target,
             planes=settings.planes or c.planes,
-            penalty=c.penalty if settings.penalty is None else settings.penalty,
+            penalty=settings.penalty or 0.0,
             gram=metric,
             rounds=2,
             sweeps=3,
             threads=c.threads,
         )
-    method = "sdd" if metric is None else settings.method or c.method
+    method = "sdd" if isinstance(metric, list) or settings.method is None else settings.method
     return factorize(
         target,
         settings.rank_for(*target.shape),

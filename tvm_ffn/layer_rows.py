@@ -18,9 +18,11 @@ from tvm_ffn.config import FFNConfig
 from tvm_ffn.factorize import response_target
 from tvm_ffn.parallel import one_blas_thread
 
-FOLDS = 5  # every fifth sample is held out
 CANDIDATES = (0.1, 0.3, 1.0, 3.0, 10.0)
 WIDEST = 8192  # inputs of a layer whose covariance is formed: 0.27 GB, ten times that while solving
+SPAN = 4096  # most inputs of a diagonal block of a wider one's
+
+Metric = np.ndarray | list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class LayerRows:
     def group(self, index: int, m: int) -> GroupRows:
         """Rows of one group of ``m`` outputs."""
         inputs, response = self.inputs[:, index], self.response[:, index * m : (index + 1) * m]
-        mean, response_mean = inputs.mean(0), response.mean(0)
+        fitted = ~self.held
+        mean, response_mean = inputs[fitted].mean(0), response[fitted].mean(0)
         return GroupRows(inputs - mean, response - response_mean, mean, response_mean, self.held)
 
 
@@ -49,22 +52,27 @@ class GroupRows:
     response_mean: np.ndarray
     held: np.ndarray
 
-    def problem(
-        self, weight: np.ndarray, config: FFNConfig, *, repair: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The weights to aim at and the metric of their errors (None: the identity)."""
+    def problem(self, weight: np.ndarray, config: FFNConfig, *, repair: bool = True) -> tuple[np.ndarray, Metric]:
+        """The weights to aim at and the metric of their errors, a matrix or, for very many inputs, diagonal blocks."""
+        fitted = ~self.held
+        inputs, response = self.inputs[fitted], self.response[fitted]
         if weight.shape[1] > WIDEST:
-            return weight, None
-        moments = Moments.of(self.inputs, self.response)
-        metric = moments.ridged(config.ridge)
+            return weight, diagonal_blocks(inputs, config.ridge, SPAN)
+        moments = Moments.of(inputs, response)
+        metric = ridged(moments.gram, config.ridge)
         if not repair:
             return weight, metric
-        ridge = choose_ridge(weight, self) if config.target_ridge is None else config.target_ridge
+        ridge = choose_ridge(weight, moments, self) if config.target_ridge is None else config.target_ridge
         return response_target(weight, moments.gram, moments.cross, ridge=ridge, threads=config.threads), metric
 
     def bias(self, weight: np.ndarray) -> np.ndarray:
         """What makes the mean response of ``weight`` exact."""
         return self.response_mean - weight @ self.mean
+
+    def missed(self, weight: np.ndarray) -> float:
+        """Relative error of the centred responses of ``weight``, on all rows."""
+        whole = float(np.linalg.norm(self.response))
+        return float(np.linalg.norm(self.response - self.inputs @ weight.T)) / whole if whole else 0.0
 
 
 @dataclass(frozen=True)
@@ -79,21 +87,28 @@ class Moments:
         """The means over the rows."""
         return cls(inputs.T @ inputs / len(inputs), response.T @ inputs / len(inputs))
 
-    def ridged(self, ridge: float) -> np.ndarray:
-        """``gram + ridge * mean(diag gram) I``; the identity for inputs that never move."""
-        mean = float(np.trace(self.gram)) / len(self.gram)
-        if mean <= 0.0:
-            return np.eye(len(self.gram), dtype=np.float32)
-        return self.gram + np.float32(max(ridge, 1e-6) * mean) * np.eye(len(self.gram), dtype=np.float32)
+
+def ridged(gram: np.ndarray, ridge: float) -> np.ndarray:
+    """``gram + ridge * mean(diag gram) I``; the identity for inputs that never move."""
+    mean = float(np.trace(gram)) / len(gram)
+    if mean <= 0.0:
+        return np.eye(len(gram), dtype=np.float32)
+    return gram + np.float32(max(ridge, 1e-6) * mean) * np.eye(len(gram), dtype=np.float32)
 
 
-def choose_ridge(weight: np.ndarray, rows: GroupRows) -> float:
-    """The candidate with the smallest held-out error, walking downhill from the middle one (1.0 without samples)."""
+def diagonal_blocks(inputs: np.ndarray, ridge: float, span: int) -> list[np.ndarray]:
+    """The ridged covariance of centred inputs (rows, n) in equal diagonal blocks of at most ``span``."""
+    parts = np.array_split(inputs, -(-inputs.shape[1] // span), axis=1)
+    return [ridged(part.T @ part / len(part), ridge) for part in parts]
+
+
+def choose_ridge(weight: np.ndarray, moments: Moments, rows: GroupRows) -> float:
+    """The candidate with the smallest error on the held-out rows, walking downhill from the middle one (1.0 without
+    such rows); ``moments`` are those of the other rows."""
     best = CANDIDATES.index(1.0)
-    held, fitted = rows.held, ~rows.held
-    if not held.any() or not fitted.any():
+    held = rows.held
+    if not held.any():
         return CANDIDATES[best]
-    moments = Moments.of(rows.inputs[fitted], rows.response[fitted])
     difference = moments.cross - weight @ moments.gram
     inputs = rows.inputs[held]
     missed = rows.response[held] - inputs @ weight.T
@@ -102,7 +117,7 @@ def choose_ridge(weight: np.ndarray, rows: GroupRows) -> float:
     def error(candidate: int) -> float:
         # float32 is enough to compare: the ridge bounds the condition number by 10 n.
         with one_blas_thread():
-            change = np.linalg.solve(moments.ridged(CANDIDATES[candidate]), difference.T)
+            change = np.linalg.solve(ridged(moments.gram, CANDIDATES[candidate]), difference.T)
         return float(np.square(missed - inputs @ change).mean())
 
     for step in (1, -1):

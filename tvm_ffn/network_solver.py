@@ -16,16 +16,19 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tvm_ffn.comparison import Comparison, Verification
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network, Unit, shape_of
-from tvm_ffn.interpreter import conv2d, evaluate, im2col_rows
+from tvm_ffn.interpreter import conv2d, evaluate
 from tvm_ffn.layer_fit import fit_int8, fit_ternary
-from tvm_ffn.layer_rows import FOLDS, LayerRows
-from tvm_ffn.observation import Observation, Rows, rows_of
+from tvm_ffn.layer_rows import LayerRows
+from tvm_ffn.observation import Observation, Rows, is_held_out
+from tvm_ffn.plan import Plan
 from tvm_ffn.progress import progress
 from tvm_ffn.ranges import INT8_LIMIT, choose_scales, stored_as_int8
 from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
+from tvm_ffn.unit_rows import conv_attributes, inputs_at, outputs_of, positions
 
 CHUNK = 16  # samples evaluated at a time where the graph's operators take many
 
@@ -35,21 +38,21 @@ def solve_network(
     observation: Observation,
     batches: Iterable[dict[str, np.ndarray]],
     config: FFNConfig,
-    layers: Mapping[str, LayerConfig | None],
+    plan: Plan,
     *,
     batched: bool,
 ) -> QuantizedNetwork:
-    """Choose all scales and solve all linear units; ``layers`` are the resolved settings by layer name, ``batched``
-    says whether the graph's operators take many samples at once."""
+    """Choose all scales and solve all linear units as planned; ``batched`` says whether the graph's operators take many
+    samples at once."""
     scales = choose_scales(network, observation.samples)
-    solver = _Solver(network, scales, config, layers)
-    solver.load(batches, CHUNK if batched else shape_of(network.parameters[0])[0])
+    solver = _Solver(network, scales, config, {name: layer.settings for name, layer in plan.layers.items()})
+    solver.load(batches, CHUNK if batched else solver.batch)
     solutions = {}
     for unit in progress(network.units, "solving"):
         if unit.is_linear:
             solutions[unit] = solver.solve(unit, observation.rows[unit])
         solver.run(unit, solutions.get(unit))
-    return QuantizedNetwork(network, scales, solutions, config.mid_bits)
+    return QuantizedNetwork(network, scales, solutions, config.mid_bits, plan, solver.compare(observation.answers))
 
 
 class _Solver:
@@ -66,7 +69,10 @@ class _Solver:
         self.stored = stored_as_int8(network)
         self.values: dict[relax.Var, list[Any]] = {}
         self.chunks = 0
+        self.batch = shape_of(network.parameters[0])[0]
+        self.outputs = list(dict.fromkeys(out for out in network.outputs if isinstance(out, relax.Var)))
         self.readers = Counter(var for unit in network.units for var in unit.reads)
+        self.readers.update(self.outputs)
 
     def load(self, batches: Iterable[dict[str, np.ndarray]], size: int) -> None:
         """Keep the network's inputs in chunks of ``size`` samples: what the graph takes at once."""
@@ -84,6 +90,22 @@ class _Solver:
             self.readers[var] -= 1
             if self.readers[var] == 0:
                 del self.values[var]
+
+    def compare(self, expected: list[np.ndarray]) -> Verification | None:
+        """The outputs of the held-out samples against the fp32 network's; None without any."""
+        if not expected:
+            return None
+        comparison = Comparison([f"output {place}" for place in range(len(expected))], None)
+        comparison.add(expected, [self._held_out(out)[: len(expected[0])] for out in self.outputs])
+        return comparison.result()
+
+    def _held_out(self, var: relax.Var) -> np.ndarray:
+        parts, start = [], 0
+        for chunk in range(self.chunks):
+            value = self._read(var, chunk)
+            parts.append(value[is_held_out(np.arange(start, start + len(value)))])
+            start += len(value)
+        return np.concatenate(parts)
 
     def _keep(self, var: relax.Var, value: Any) -> Any:
         if var not in self.stored:
@@ -133,60 +155,41 @@ class _Solver:
         response = rows.response
         if unit.residual is not None:
             response = response - np.concatenate(list(self._residual_rows(unit, rows.index)))
-        inputs = np.concatenate(list(self._input_rows(unit, rows.index)))
-        inputs = inputs.reshape(len(inputs), unit.groups, -1)
-        held = rows.index // self._positions(unit) % FOLDS == 0
-        reason = _reason_for_int8(unit, settings, self.network)
+        found = self._sampled(unit, unit.inputs[0], rows.index)
+        inputs = np.concatenate([inputs_at(unit, x, mine) for x, mine in found])
+        held = is_held_out(rows.index // max(1, positions(unit) // self.batch))
+        reason = reason_for_int8(unit, settings, self.network)
         sampled = LayerRows(inputs, response, held)
         if reason:
-            return fit_int8(unit, sampled, self.config, reason)
+            return fit_int8(unit, settings, sampled, self.config, reason)
         return fit_ternary(unit, settings, sampled, self.config)
-
-    def _positions(self, unit: Unit) -> int:
-        """Output positions in one run of the graph."""
-        out = shape_of(unit.call)
-        return int(np.prod(out)) // out[-1 if unit.kind == "dense" else 1]
 
     def _sampled(self, unit: Unit, var: relax.Var, index: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
         """The chunks of ``var`` that hold sampled positions of the unit's output, each with those of its own."""
         start = 0
         for chunk in range(self.chunks):
             x = self._read(var, chunk)
-            end = start + self._positions(unit) * (len(x) // shape_of(var)[0])
+            end = start + positions(unit) * (len(x) // shape_of(var)[0])
             first, last = np.searchsorted(index, (start, end))
             if last > first:
                 yield x, index[first:last] - start
             start = end
 
-    def _input_rows(self, unit: Unit, index: np.ndarray) -> Iterator[np.ndarray]:
-        """The unit's inputs at the sampled positions, float32 (rows, inputs)."""
-        for x, mine in self._sampled(unit, unit.inputs[0], index):
-            if unit.kind == "dense":
-                yield x.reshape(-1, x.shape[-1])[mine]
-            else:
-                attributes = conv_attributes(unit.call)
-                attributes.pop("groups")
-                yield im2col_rows(x, mine, kernel=shape_of(unit.call.args[1])[2:], **attributes)
-
     def _residual_rows(self, unit: Unit, index: np.ndarray) -> Iterator[np.ndarray]:
         """The unit's residual at the sampled positions, float32 (rows, M)."""
         assert unit.residual is not None
         for x, mine in self._sampled(unit, unit.residual, index):
-            yield rows_of(x, unit.kind)[mine]
+            yield outputs_of(x, unit.kind)[mine]
 
 
-def conv_attributes(call: relax.Call) -> dict:
-    """Strides, padding (top, left, bottom, right), dilation and groups of a conv2d call."""
-    attrs = call.attrs
-    return {
-        "strides": tuple(int(v) for v in attrs.strides),
-        "padding": tuple(int(v) for v in attrs.padding),
-        "dilation": tuple(int(v) for v in attrs.dilation),
-        "groups": int(attrs.groups),
-    }
+def to_be_planned(unit: Unit, settings: Mapping[str, LayerConfig | None]) -> bool:
+    """Whether a layer becomes digit planes whose price nobody has named."""
+    own = settings[unit.name]
+    ternary = own is not None and own.precision == "ternary" and not unit.is_depthwise
+    return ternary and own is not None and own.method == "planes" and own.penalty is None
 
 
-def _reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
+def reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
     """Why a layer is not factorised, or "" if it is."""
     if unit.is_depthwise:
         return "depthwise: one channel a group, there is nothing to share between outputs"

@@ -13,25 +13,29 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvm_ffn import targets
+from tvm_ffn import sensitivity, targets
+from tvm_ffn.budget import solve_within
 from tvm_ffn.cache import Cache
 from tvm_ffn.calibration import Calibration, open_calibration
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.fingerprint import solution_key
-from tvm_ffn.graph import Network
+from tvm_ffn.graph import Network, Unit
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
 from tvm_ffn.matcher import match_units
-from tvm_ffn.network_solver import solve_network
+from tvm_ffn.network_solver import solve_network, to_be_planned
 from tvm_ffn.observation import Observation, observe
 from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
 from tvm_ffn.passes.strip_quantization import StripQuantization
 from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
+from tvm_ffn.plan import Plan, PlannedLayer
+from tvm_ffn.planner import make_plan
 from tvm_ffn.progress import progress
 from tvm_ffn.schedules.rule import ApplySchedules, Machine
 from tvm_ffn.schedules.rules import rules_for
+from tvm_ffn.sensitivity import Sensitivity
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.solution_record import from_arrays, to_arrays
 
@@ -54,8 +58,9 @@ class Compilation:
     key: str = ""  # of the solution in the cache
     recalled: bool = False  # the solution came from there
     observation: Observation = field(init=False)
+    measured: Mapping[Unit, Sensitivity] = field(default_factory=dict)
     quantized: QuantizedNetwork = field(init=False)
-    plan: KernelPlan = field(init=False)
+    kernels: KernelPlan = field(init=False)
     mod: tvm.IRModule = field(init=False)
     record: IntegerGraph = field(init=False)
     integer: tvm.IRModule = field(init=False)  # the integer graph before lowering, what `oracle` runs
@@ -99,22 +104,41 @@ def calibrate(c: Compilation) -> None:
     )
 
 
+def measure(c: Compilation) -> None:
+    """What each layer that has no price of a digit yet costs the answers, and what digits buy it."""
+    if c.recalled:
+        return
+    open_layers = {unit: c.observation.rows[unit] for unit in c.network.linear if to_be_planned(unit, c.settings)}
+    c.measured = sensitivity.measure(
+        c.mod, open_layers, c.data, planes=c.config.planes, ridge=c.config.ridge, threads=c.config.threads
+    )
+
+
 def factorize(c: Compilation) -> None:
-    """Solve every layer on what it will really see."""
+    """Plan the layers within the budget and solve each on what it will really see."""
     if c.recalled:
         return
     batched = Interpreter(c.mod).batched
-    c.quantized = solve_network(c.network, c.observation, c.data, c.config, c.settings, batched=batched)
-    c.cache.store(c.key, to_arrays(c.quantized))
+
+    def solve(plan: Plan) -> QuantizedNetwork:
+        return solve_network(c.network, c.observation, c.data, c.config, plan, batched=batched)
+
+    budget = c.config.budget
+    if c.measured:
+        c.quantized = solve_within(budget, lambda share: make_plan(c.settings, c.measured, budget, share), solve)
+    else:
+        c.quantized = solve(Plan({name: PlannedLayer(settings) for name, settings in c.settings.items()}))
+    if c.key:
+        c.cache.store(c.key, to_arrays(c.quantized))
 
 
 def rewrite(c: Compilation) -> None:
     """The fp32 graph becomes the integer graph."""
-    c.plan = plan_for(targets.architecture(c.target), targets.vector_bytes(c.target))
+    c.kernels = plan_for(targets.architecture(c.target), targets.vector_bytes(c.target))
     if c.config.optimize == "speed":
-        c.plan = choose_code(c.quantized, c.plan)
+        c.kernels = choose_code(c.quantized, c.kernels)
     c.record = IntegerGraph()
-    passes = [ToIntegerGraph(c.quantized, c.plan, c.record), VerifyMultiplyFree()]
+    passes = [ToIntegerGraph(c.quantized, c.kernels, c.record), VerifyMultiplyFree()]
     c.mod = c.integer = tvm.transform.Sequential(passes)(c.imported.mod)
 
 
@@ -145,7 +169,7 @@ def build(c: Compilation) -> None:
         c.executable = tvm.compile(c.mod, target=c.target, relax_pipeline="default_build")
 
 
-STEPS = (import_model, match, recall, calibrate, factorize, rewrite, lower, schedule, build)
+STEPS = (import_model, match, recall, calibrate, measure, factorize, rewrite, lower, schedule, build)
 
 
 def run(

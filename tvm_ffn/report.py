@@ -24,7 +24,7 @@ class LayerRow:
     shape: tuple[int, ...]  # of the weight, as the model has it
     output_shape: tuple[int, ...]
     kind: str  # "ternary", "int8" or "fp32"
-    rank: int | None  # k, ternary layers only
+    rank: int | None  # k, factorised layers only
     density_x: float | None  # share of non-zero entries
     density_y: float | None
     response_error: float | None  # ||(W - X diag(d) Y^T) H^1/2|| / ||W H^1/2||
@@ -36,6 +36,36 @@ class LayerRow:
     fp32_bytes: int
     kernel: str  # what runs
     reason: str = ""  # why it is not ternary
+    groups: int = 1  # of a convolution; rank and densities are of one
+    planes: int | None = None  # digits a weight can have, where X is identities side by side
+    accumulated_error: float | None = None  # of the layer's response in the quantised network, relative
+    damage: float | None = None  # expected of the layer alone, nats of KL divergence (outputs that are classes)
+
+    @property
+    def form(self) -> str:
+        """What the weights are, in a word."""
+        if self.planes:
+            return f"{self.planes} planes"
+        return "-" if self.rank is None else f"rank {self.rank}"
+
+    @property
+    def nonzeros(self) -> float | None:
+        """Non-zero entries of the factors for each weight: X of digit planes is not counted, it costs nothing."""
+        if self.rank is None or self.density_x is None or self.density_y is None:
+            return None
+        m, n = self.outputs_and_inputs
+        entries = self.density_y * n * self.rank + (0 if self.planes else self.density_x * m * self.rank)
+        return entries / (m * n)
+
+    @property
+    def outputs_and_inputs(self) -> tuple[int, int]:
+        """m and n of one group's weight matrix."""
+        if self.op == "matmul":
+            return self.shape[-1], self.shape[-2]
+        inputs = 1
+        for extent in self.shape[1:]:
+            inputs *= extent
+        return self.shape[0] // self.groups, inputs
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LayerRow:
@@ -54,6 +84,8 @@ class Report:
     model: str
     target: str
     warnings: tuple[str, ...] = ()
+    held_out: dict[str, Any] | None = None  # figures of `comparison.Verification` on held-out calibration samples
+    budget: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def totals(self) -> dict[str, int | float]:
@@ -78,13 +110,16 @@ class Report:
             "layers": rows,
             "totals": self.totals,
             "warnings": list(self.warnings),
+            "held_out": self.held_out,
+            "budget": self.budget,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Report:
         """Build from what :meth:`to_json` returned; the totals are computed anew."""
         rows = tuple(LayerRow.from_json(row) for row in values["layers"])
-        return cls(rows, values["model"], values["target"], tuple(values["warnings"]))
+        known = {key: values[key] for key in ("held_out", "budget") if key in values}
+        return cls(rows, values["model"], values["target"], tuple(values["warnings"]), **known)
 
     def table(self) -> str:
         """Return the report as text: a row a layer, totals, warnings."""
@@ -93,9 +128,8 @@ class Report:
             "op",
             "weight",
             "kind",
-            "rank",
-            "dX",
-            "dY",
+            "form",
+            "nonzeros",
             "error",
             "MACs",
             "adds",
@@ -108,11 +142,12 @@ class Report:
         lines = [_line(row, widths) for row in cells]
         lines.insert(1, "-" * len(lines[0]))
         lines += [f"  not ternary: {row.name}: {row.reason}" for row in self.layers if row.reason]
-        lines += ["", *self._summary()]
+        lines += ["", *self.summary()]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
-    def _summary(self) -> list[str]:
+    def summary(self) -> list[str]:
+        """Lines of text: totals, and the figures of the held-out samples."""
         sums = self.totals
         return [
             f"model {self.model}, target {self.target}",
@@ -121,14 +156,27 @@ class Report:
             f"multiplies ({sums['multiplies_to_macs']:.4f}x)",
             f"weights {_count(sums['weight_bytes'])}B: {sums['weights_to_int8']:.2f}x of int8, "
             f"{sums['weights_to_fp32']:.3f}x of fp32",
+            *self._held_out(),
+        ]
+
+    def _held_out(self) -> list[str]:
+        held = self.held_out
+        if held is None:
+            return []
+        figures = f"{held['samples']} held-out calibration samples: "
+        if held["agreement"] is None:
+            return [figures + f"relative error {max(held['relative_error'].values()):.4f}"]
+        return [
+            figures + f"agreement with fp32 {100 * held['agreement']:.1f} %, KL {held['divergence']:.4f} nats, "
+            f"expected top-1 drop {held['expected_drop']:.2f} points"
         ]
 
 
 def _cells(row: LayerRow) -> tuple[str, ...]:
     name = row.name if len(row.name) <= 36 else "..." + row.name[-33:]
     optional = [
-        "-" if row.rank is None else str(row.rank),
-        *("-" if value is None else f"{value:.2f}" for value in (row.density_x, row.density_y)),
+        row.form,
+        "-" if row.nonzeros is None else f"{row.nonzeros:.2f}",
         "-" if row.response_error is None else f"{row.response_error:.3f}",
     ]
     counts = [_count(value) for value in (row.macs, row.adds, row.multiplies, row.weight_bytes)]

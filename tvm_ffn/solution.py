@@ -8,19 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax
 
+from tvm_ffn.comparison import Verification
 from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Network, Unit
+from tvm_ffn.plan import Plan
 
 
 @dataclass(frozen=True)
 class LayerSolution:
     """One layer in integers: ternary factors a group, or int8 weights with the reason why.
 
-    ``bias`` (M,) float32 makes the mean response exact; ``response_error`` is relative, in the metric of the inputs.
+    ``bias`` (M,) float32 makes the mean response exact. Both errors are relative: ``response_error`` is the layer's
+    own, of its weights in the metric of its inputs, ``accumulated_error`` that of its response in the quantised network
+    against the fp32 network's (a residual's error included).
     """
 
     bias: np.ndarray
     response_error: float
+    accumulated_error: float
     factors: tuple[Factors, ...] = ()
     middle_scale: float = 0.0
     weight: np.ndarray | None = None  # int8 (groups, m, n)
@@ -41,9 +46,15 @@ class LayerSolution:
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """The units with the scale of every int8 tensor and the solution of every linear unit."""
+    """The units with the scale of every int8 tensor and the solution of every linear unit.
+
+    ``plan`` is what was solved for. ``held_out`` compares the network with fp32 on the calibration samples that nothing
+    was fitted to (None without any).
+    """
 
     network: Network
     scales: Mapping[relax.Var, float]
     layers: Mapping[Unit, LayerSolution]
     middle_bits: int
+    plan: Plan
+    held_out: Verification | None = None

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from tvm_ffn.comparison import Verification
 from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Network
+from tvm_ffn.plan import Plan
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
 _FACTORS = tuple(f.name for f in dataclasses.fields(Factors))
@@ -32,7 +34,9 @@ def to_arrays(quantized: QuantizedNetwork) -> dict[str, np.ndarray]:
         layers[place[unit]] = values | {"groups": len(factors)}
         arrays |= {f"{place[unit]}.{name}": value for name, value in own.items() if value is not None}
         arrays |= {f"{place[unit]}.{g}.{key}": getattr(f, key) for g, f in enumerate(factors) for key in _FACTORS}
-    head = json.dumps({"middle_bits": quantized.middle_bits, "layers": layers})
+    held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)
+    whole = {"middle_bits": quantized.middle_bits, "plan": quantized.plan.to_json(), "held_out": held_out}
+    head = json.dumps({**whole, "layers": layers})
     return arrays | {"head": np.frombuffer(head.encode(), np.uint8)}
 
 
@@ -50,7 +54,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
     shapes = {unit: solution.effective_weight().shape for unit, solution in layers.items()}
     if shapes != {unit: unit.weight.shape for unit in network.linear}:
         raise ValueError("it solves other layers than this network's")
-    return QuantizedNetwork(network, scales, layers, head["middle_bits"])
+    held_out = None if head["held_out"] is None else Verification(**head["held_out"])
+    return QuantizedNetwork(network, scales, layers, head["middle_bits"], Plan.from_json(head["plan"]), held_out)
 
 
 def _variables(network: Network) -> list[relax.Var]:

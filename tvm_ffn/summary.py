@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,10 +30,20 @@ def summarize(
     batch = shape_of(quantized.network.parameters[0])[0]
     for unit in sorted(quantized.network.units, key=lambda unit: unit.index):
         if unit in linear:
-            rows.append(_integer_row(unit, quantized.layers[unit], linear[unit], batch))
+            row = _integer_row(unit, quantized.layers[unit], linear[unit], batch)
+            rows.append(dataclasses.replace(row, damage=_damage(quantized, unit)))
         elif unit.reason:
             rows.append(_float_row(unit, batch))
-    return Report(tuple(rows), model, target, warnings)
+    held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)
+    return Report(tuple(rows), model, target, warnings, held_out, dict(quantized.plan.budget))
+
+
+def _damage(quantized: QuantizedNetwork, unit: Unit) -> float | None:
+    """Expected damage of the layer alone: the plan's, scaled to the error that was reached."""
+    planned = quantized.plan.layers.get(unit.name)
+    if planned is None or planned.damage is None or not planned.error:
+        return None
+    return planned.damage * (quantized.layers[unit].response_error / planned.error) ** 2
 
 
 def _counts(unit: Unit, batch: int) -> tuple[tuple[int, ...], int, int, int]:
@@ -67,6 +78,9 @@ def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, bat
         fp32_bytes=4 * (size + channels),
         kernel=built.kernel,
         reason=solution.reason or (_PLANES_AS_INT8 if built.kernel == INT8_KERNEL else ""),
+        groups=unit.groups,
+        planes=factors[0].planes or None if factors else None,
+        accumulated_error=solution.accumulated_error,
     )
 
 

@@ -16,8 +16,20 @@ NAMES = ["stem.conv", "block1.conv1", "block1.conv2", "head.fc"]
 
 def test_defaults_of_each_layer() -> None:
     resolved = FFNConfig().resolve(NAMES)
+    assert [layer.precision for layer in resolved.values() if layer] == ["ternary", "ternary", "ternary", "int8"]
+    assert resolved["block1.conv1"] == LayerConfig(precision="ternary", method="planes", planes=6)
+
+
+def test_a_rank_asks_for_factors_of_any_form() -> None:
+    resolved = FFNConfig(rank_ratio=2.0).resolve(NAMES)
     assert [layer.precision for layer in resolved.values() if layer] == ["int8", "ternary", "ternary", "int8"]
-    assert resolved["block1.conv1"] == LayerConfig(rank_ratio=1.5, precision="ternary", method="response")
+    assert resolved["block1.conv1"] == LayerConfig(rank_ratio=2.0, precision="ternary", method="response")
+    assert FFNConfig(method="sdd").resolve(NAMES)["block1.conv1"] == LayerConfig(
+        rank_ratio=1.5, precision="ternary", method="sdd"
+    )
+    mixed = FFNConfig(penalty=0.01, layers={"block1.conv1": LayerConfig(rank=7)}).resolve(NAMES)
+    assert mixed["block1.conv1"] == LayerConfig(rank=7, precision="ternary", method="response")
+    assert mixed["block1.conv2"] == LayerConfig(precision="ternary", method="planes", planes=6, penalty=0.01)
 
 
 def test_exact_name_goes_before_pattern_and_first_pattern_before_later_ones() -> None:
@@ -43,8 +55,8 @@ def test_first_layer_is_ternary_only_if_named() -> None:
 
 
 def test_single_layer_model() -> None:
-    assert FFNConfig(last_layer="ternary").resolve(["fc"])["fc"] == LayerConfig(
-        rank_ratio=1.5, precision="int8", method="response"
+    assert FFNConfig(last_layer="ternary", rank_ratio=1.0).resolve(["fc"])["fc"] == LayerConfig(
+        rank_ratio=1.0, precision="int8", method="response"
     )
 
 

@@ -14,15 +14,27 @@ PACKAGE = Path(__file__).parents[2] / "tvm_ffn"
 # Lowest first. A new module or folder of tvm_ffn takes its place here; two on one line never import each other.
 LAYERS = (
     ("errors", "progress", "suggest", "host", "version"),
-    ("config", "target_names", "manifest", "report", "atomic"),
-    ("targets", "feeds", "parallel", "cache"),
+    ("config", "target_names", "manifest", "report", "atomic", "comparison"),
+    ("targets", "feeds", "parallel", "cache", "plan", "diagnosis"),
     ("runtime", "artifact"),
     ("factorize", "graph", "kernel_plan", "preprocess", "samples", "numpy_conv", "batching"),
     ("onnx_reader", "onnx_frontend", "onnx_constants", "unit_kinds"),
-    ("numpy_ops", "calibration", "fingerprint", "ranges", "layer_rows", "solution", "kernels", "placement"),
+    (
+        "numpy_ops",
+        "calibration",
+        "fingerprint",
+        "ranges",
+        "layer_rows",
+        "solution",
+        "kernels",
+        "placement",
+        "unit_rows",
+    ),
     ("interpreter", "matcher"),
     ("oracle", "observation", "solution_record", "layer_fit"),
-    ("network_solver",),
+    ("network_solver", "sensitivity"),
+    ("planner",),
+    ("budget",),
     ("passes", "schedules"),
     ("importer", "summary"),
     ("pipeline", "tune"),
@@ -32,7 +44,10 @@ LAYERS = (
     ("__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-DEVICE_SIDE = {name for layer in LAYERS[:2] for name in layer} - {"config", "target_names"} | {"feeds", "runtime"}
+DEVICE_SIDE = {name for layer in LAYERS[:2] for name in layer} - {"config", "target_names", "comparison"} | {
+    "feeds",
+    "runtime",
+}
 FILES = sorted(path for pattern in ("*.py", "*/*.py", "*/*/*.py") for path in PACKAGE.glob(pattern))
 
 

@@ -39,6 +39,18 @@ def test_totals() -> None:
     assert Report((), "empty", "llvm").totals["weights_to_int8"] == 0.0
 
 
+def test_nonzeros_of_a_weight() -> None:
+    assert TERNARY.nonzeros is not None
+    assert abs(TERNARY.nonzeros - (0.4 * 64 * 96 + 0.25 * 576 * 96) / (64 * 576)) < 1e-9
+    planes = dataclasses.replace(TERNARY, planes=5, rank=5 * 64, density_x=1 / 64, density_y=0.12)
+    assert planes.nonzeros is not None and abs(planes.nonzeros - 0.6) < 1e-9
+    grouped = dataclasses.replace(planes, groups=4, shape=(256, 64, 3, 3))
+    assert grouped.nonzeros == planes.nonzeros
+    dense = dataclasses.replace(planes, op="matmul", shape=(576, 64))
+    assert dense.nonzeros == planes.nonzeros
+    assert INT8.nonzeros is None
+
+
 def test_json_round_trip() -> None:
     values = json.loads(json.dumps(REPORT.to_json()))
     assert Report.from_json(values) == REPORT
@@ -53,8 +65,8 @@ def test_rows_of_a_later_version_are_read() -> None:
 
 def test_table() -> None:
     lines = REPORT.table().splitlines()
-    assert lines[0].split()[:5] == ["layer", "op", "weight", "kind", "rank"]
-    assert lines[3].split()[:5] == ["block1.conv1", "conv2d", "64x64x3x3", "ternary", "96"]
+    assert lines[0].split()[:5] == ["layer", "op", "weight", "kind", "form"]
+    assert lines[3].split()[:7] == ["block1.conv1", "conv2d", "64x64x3x3", "ternary", "rank", "96", "0.44"]
     assert any(line.split() == ["not", "ternary:", "stem:", "first", "layer"] for line in lines)
     assert "warning: calibrated on synthetic data" in lines
     assert any("1 of 2 layers ternary" in line for line in lines)

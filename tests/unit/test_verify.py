@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tvm_ffn.comparison import Comparison, Verification, damage, divergence, expected_drop
 from tvm_ffn.errors import AccuracyError, DataError
 from tvm_ffn.manifest import TensorInfo
-from tvm_ffn.verify import Verification, _Comparison, divergence, read_labels, single_samples
+from tvm_ffn.verify import read_labels, single_samples
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -27,10 +28,25 @@ def test_divergence_of_logits_and_of_probabilities_agree() -> None:
     np.testing.assert_allclose(divergence(a, a), 0, atol=1e-12)
 
 
+def test_expected_drop_is_what_the_reference_gives_up() -> None:
+    p = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]], np.float32)
+    q = np.array([[0.3, 0.6, 0.1], [0.9, 0.0, 0.1]], np.float32)
+    np.testing.assert_allclose(expected_drop(p, q), [0.3, 0.0], atol=1e-6)
+    np.testing.assert_allclose(expected_drop(np.log(p), q), [0.3, 0.0], atol=1e-6)
+
+
+def test_damage_of_classes_and_of_maps() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 5, 10)).astype(np.float32)
+    np.testing.assert_allclose(damage([a, a], [b, b]), divergence(a, b))
+    maps = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
+    np.testing.assert_allclose(damage([maps, maps], [maps, 1.2 * maps]), [0.01, 0.01], rtol=1e-4)
+
+
 def test_comparison() -> None:
     expected = [np.eye(4, dtype=np.float32)[[0, 1, 2, 3]], np.ones((4, 2, 2), np.float32)]
     actual = [np.eye(4, dtype=np.float32)[[0, 1, 2, 0]], 1.5 * np.ones((4, 2, 2), np.float32)]
-    comparison = _Comparison(["logits", "map"], np.array([0, 1, 1, 0]))
+    comparison = Comparison(["logits", "map"], np.array([0, 1, 1, 0]))
     for index in range(4):
         comparison.add(*([values[index : index + 1] for values in side] for side in (expected, actual)))
     outcome = comparison.result()
@@ -41,7 +57,7 @@ def test_comparison() -> None:
 
 
 def test_model_without_classes() -> None:
-    comparison = _Comparison(["image"], None)
+    comparison = Comparison(["image"], None)
     comparison.add([np.ones((1, 3, 4, 4), np.float32)], [np.ones((1, 3, 4, 4), np.float32)])
     outcome = comparison.result()
     assert outcome.agreement is None and outcome.relative_error == {"image": 0.0}
@@ -52,7 +68,7 @@ def test_model_without_classes() -> None:
 @pytest.mark.parametrize(("accuracy", "drop"), [(0.9, 5.0), (None, 8.0)])
 def test_gate(accuracy: float | None, drop: float) -> None:
     fp32 = None if accuracy is None else 0.95
-    outcome = Verification(100, {}, 0.92, 0.01, fp32, accuracy)
+    outcome = Verification(100, {}, 0.92, 0.01, 0.5, fp32, accuracy)
     assert outcome.drop == pytest.approx(drop)
     outcome.check(drop + 0.01)
     with pytest.raises(AccuracyError, match="exceeds"):

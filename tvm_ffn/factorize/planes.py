@@ -53,9 +53,10 @@ def factorize_planes(
     plane p of row i, each integer in a representation with the fewest digits, and a > 0.
     ``penalty`` is the price of a digit that is not zero, in units of the mean response energy of a weight, from
     0.005 (accurate) to 0.05 (sparse). ``gram`` (n, n) is the ridged covariance of the layer's inputs (None: the
-    identity; a sequence of square matrices: block diagonal, for more inputs than one matrix should hold). ``rounds`` (at least 1) and ``sweeps`` bound the search; ``beam`` is the number of partial solutions
-    that the last round's pass keeps for each row (1 is fastest). ``threads`` (default: all cores of this process)
-    changes the time, not the result; ``backend`` replaces the native loops, e.g. by `reference.NumpyBackend`.
+    identity; a sequence of square matrices: block diagonal, for more inputs than one matrix should hold). ``rounds``
+    (at least 1) and ``sweeps`` bound the search; ``beam`` is the number of partial solutions that the last round's pass
+    keeps for each row (1 is fastest). ``threads`` (default: all cores of this process) changes the time, not the
+    result; ``backend`` replaces the native loops, e.g. by `reference.NumpyBackend`.
     Raises ConfigError for weights or a gram that are not finite or do not fit, and for options out of range.
     """
     weights = checked_matrix(w, "w")

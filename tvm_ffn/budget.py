@@ -1,0 +1,72 @@
+"""Plan, solve, measure; where the solved network is over its budget, plan with less and solve again.
+
+A prediction from layers quantised alone misses what their errors do together and what int8 activations cost, and the
+final solver's digits differ a little from the probe's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tvm_ffn.comparison import Verification
+from tvm_ffn.plan import Plan
+from tvm_ffn.planner import BYTES_PER_DIGIT
+from tvm_ffn.solution import QuantizedNetwork
+from tvm_ffn.unit_rows import positions
+
+log = logging.getLogger("tvm_ffn")
+
+MOST_SOLVES = 3
+DAMAGE_A_POINT = 0.04
+"""KL divergence in nats that costs about a point of top-1."""
+ERROR_A_POINT = 0.05
+"""The same for outputs that are no classes: their relative error."""
+TOLERANCE = 1.01
+HOPELESS = 0.25
+"""Below this share of the damage that the digits are expected to do, more of them change nothing."""
+
+
+def solve_within(
+    budget: Mapping[str, float], make: Callable[[float], Plan], solve: Callable[[Plan], QuantizedNetwork]
+) -> QuantizedNetwork:
+    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget."""
+    share = 1.0
+    for attempt in range(1, MOST_SOLVES + 1):
+        solved = solve(make(share))
+        excess = _excess(solved, budget)
+        log.info("solution %d is at %.2f of its budget", attempt, excess)
+        if excess <= TOLERANCE or _is_hopeless(solved, budget):
+            break
+        share /= 1.05 * excess
+    return solved
+
+
+def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:
+    """What was measured, as a part of what is allowed (0.0 without held-out samples)."""
+    ((goal, amount),) = budget.items()
+    if goal == "max_drop":
+        return drop_measured(solved.held_out) / amount
+    used, whole = 0.0, 0.0
+    for unit, solution in solved.layers.items():
+        if solution.factors and solution.factors[0].planes:
+            each = positions(unit) if goal == "adds" else BYTES_PER_DIGIT
+            used += each * sum(np.count_nonzero(factors.y) for factors in solution.factors)
+            whole += (positions(unit) if goal == "adds" else 1) * unit.weight.size
+    return used / whole / amount if whole else 0.0
+
+
+def drop_measured(held_out: Verification | None) -> float:
+    """Points of top-1 that the held-out answers have lost, estimated from how far they moved; the larger of two."""
+    if held_out is None:
+        return 0.0
+    if held_out.divergence is None or held_out.expected_drop is None:
+        return max(held_out.relative_error.values()) / ERROR_A_POINT
+    return max(held_out.divergence / DAMAGE_A_POINT, held_out.expected_drop)
+
+
+def _is_hopeless(solved: QuantizedNetwork, budget: Mapping[str, float]) -> bool:
+    divergence = None if solved.held_out is None else solved.held_out.divergence
+    return "max_drop" in budget and divergence is not None and solved.plan.damage < HOPELESS * divergence

@@ -1,0 +1,140 @@
+"""How far one network's answers are from another's, sample by sample, without labels or with them.
+
+Agreement is the share of samples with the same top-1 class; the divergence KL(p || q) that of the class probabilities q
+from the fp32 model's p, in nats; the expected drop what top-1 loses if labels follow p: the mean of
+``p[top of p] - p[top of q]``. All three need no labels and resolve finer than accuracy on few samples. Where the first
+output is no class vector, the damage is half the squared relative error of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvm_ffn.errors import AccuracyError, DataError
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of :func:`verify`. Shares are in [0, 1]; class figures are None if output 0 is no class vector."""
+
+    samples: int
+    relative_error: dict[str, float]  # ||module - fp32|| / ||fp32|| of each output, over all samples
+    agreement: float | None  # same top-1 class
+    divergence: float | None  # mean KL(fp32 || module), nats
+    expected_drop: float | None  # top-1 points lost if labels follow the fp32 model's probabilities
+    accuracy_fp32: float | None  # top-1, with labels
+    accuracy: float | None
+
+    @property
+    def drop(self) -> float | None:
+        """Top-1 points (percent) lost; without labels the disagreement with fp32, which bounds it from above."""
+        if self.accuracy is not None and self.accuracy_fp32 is not None:
+            return 100 * (self.accuracy_fp32 - self.accuracy)
+        return None if self.agreement is None else 100 * (1 - self.agreement)
+
+    def check(self, max_drop: float) -> None:
+        """Raise AccuracyError if more than ``max_drop`` points are lost."""
+        if self.drop is None:
+            raise DataError("an accuracy gate needs a model whose first output is a vector of classes")
+        if self.drop > max_drop:
+            what = "top-1 drop" if self.accuracy is not None else "disagreement with fp32"
+            raise AccuracyError(f"{what} of {self.drop:.2f} points on {self.samples} samples exceeds {max_drop:g}")
+
+    def text(self) -> str:
+        """Return the figures as lines of text."""
+        lines = [f"samples                 {self.samples}"]
+        if self.agreement is not None and self.divergence is not None:
+            lines += [f"agreement with fp32     {100 * self.agreement:.2f} %"]
+            lines += [f"KL(fp32 || module)      {self.divergence:.4g} nats"]
+            lines += [f"expected top-1 drop     {self.expected_drop:.2f} points"]
+        if self.accuracy is not None and self.accuracy_fp32 is not None:
+            lines += [f"top-1 fp32              {100 * self.accuracy_fp32:.2f} %"]
+            lines += [f"top-1 module            {100 * self.accuracy:.2f} %  (drop {self.drop:.2f} points)"]
+        lines += [f"relative error          {name}: {error:.4g}" for name, error in self.relative_error.items()]
+        return "\n".join(lines)
+
+
+class Comparison:
+    """Sums over samples."""
+
+    def __init__(self, outputs: list[str], labels: np.ndarray | None) -> None:
+        self._outputs, self._labels = outputs, labels
+        self._samples = 0
+        self._errors = np.zeros((len(outputs), 2))
+        self._classes = True
+        self._same, self._divergence, self._drop = 0, 0.0, 0.0
+        self._right = np.zeros(2, np.int64)
+
+    def add(self, expected: list[np.ndarray], actual: list[np.ndarray]) -> None:
+        for sums, want, have in zip(self._errors, expected, actual, strict=True):
+            sums += np.square(have.astype(np.float64) - want).sum(), np.square(want, dtype=np.float64).sum()
+        self._classes &= _is_classes(expected[0])
+        if self._classes:
+            first = self._samples
+            p, q = (values[0].reshape(len(values[0]), -1) for values in (expected, actual))
+            top = np.stack([p.argmax(1), q.argmax(1)])
+            self._same += int((top[0] == top[1]).sum())
+            self._divergence += float(divergence(p, q).sum())
+            self._drop += float(expected_drop(p, q).sum())
+            if self._labels is not None:
+                self._right += (top == self._labels[first : first + len(p)]).sum(1)
+        self._samples += len(expected[0]) if expected[0].ndim else 1
+
+    def result(self) -> Verification:
+        count = self._samples
+        errors = np.sqrt(self._errors[:, 0] / np.maximum(self._errors[:, 1], np.finfo(np.float64).tiny))
+        labelled = self._classes and self._labels is not None
+        return Verification(
+            samples=count,
+            relative_error={name: float(error) for name, error in zip(self._outputs, errors, strict=True)},
+            agreement=self._same / count if self._classes else None,
+            divergence=self._divergence / count if self._classes else None,
+            expected_drop=100 * self._drop / count if self._classes else None,
+            accuracy_fp32=float(self._right[0] / count) if labelled else None,
+            accuracy=float(self._right[1] / count) if labelled else None,
+        )
+
+
+def divergence(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Return KL(p || q) in nats for each row of (n, classes) logits, or of probabilities if ``expected`` holds such."""
+    probabilities = _are_probabilities(expected)
+    p, q = (_log_probabilities(values.astype(np.float64), probabilities) for values in (expected, actual))
+    return (np.exp(p) * (p - q)).sum(1)
+
+
+def expected_drop(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Return ``p[argmax p] - p[argmax q]`` in [0, 1] for each row of (n, classes) logits or probabilities."""
+    p = np.exp(_log_probabilities(expected.astype(np.float64), _are_probabilities(expected)))
+    row = np.arange(len(p))
+    return p[row, expected.argmax(1)] - p[row, actual.argmax(1)]
+
+
+def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what the answers of each sample have lost: (n,), for outputs with samples first."""
+    count = len(expected[0])
+    if _is_classes(expected[0]):
+        return divergence(expected[0].reshape(count, -1), actual[0].reshape(count, -1))
+    total = np.zeros(count)
+    for want, have in zip(expected, actual, strict=True):
+        want, have = want.reshape(len(want), -1).astype(np.float64), have.reshape(len(have), -1)
+        energy = np.maximum(np.square(want).sum(1), np.finfo(np.float64).tiny)
+        total += np.square(have - want).sum(1) / energy / (2 * len(expected))
+    return total
+
+
+def _is_classes(output: np.ndarray) -> bool:
+    """Whether an output is one vector of at least two classes a sample."""
+    return output.ndim >= 2 and output.shape[1] > 1 and output.size == output.shape[0] * output.shape[1]
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and np.allclose(values.sum(1), 1, atol=1e-3))
+
+
+def _log_probabilities(values: np.ndarray, probabilities: bool) -> np.ndarray:
+    logits = np.log(np.maximum(values, 1e-12)) if probabilities else values
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
