@@ -99,6 +99,27 @@ def test_planes_of_other_factors() -> None:
     assert Factors(np.ones_like(f.x), f.d, f.y, f.a).planes == 0
 
 
+def test_a_covariance_in_blocks_is_the_block_diagonal_matrix() -> None:
+    w, parts = weights(12, 70, 3), [covariance(40, 1), covariance(30, 2)]
+    whole = np.zeros((70, 70), np.float32)
+    whole[:40, :40], whole[40:, 40:] = parts
+    for penalty in (0.0, 0.02):
+        blocks, one = factorize_planes(w, penalty=penalty, gram=parts), factorize_planes(w, penalty=penalty, gram=whole)
+        assert abs(objective(w, blocks, whole, penalty) / objective(w, one, whole, penalty) - 1) < 0.05
+        assert response_error(w, blocks, parts) == pytest.approx(response_error(w, blocks, whole), rel=1e-4)
+    single = factorize_planes(w[:, :40], gram=parts[:1])
+    assert same(single, factorize_planes(w[:, :40], gram=parts[0]))
+
+
+@pytest.mark.parametrize(
+    ("gram", "message"),
+    [([np.eye(4), np.eye(3)], "span 6 columns"), ([np.ones((2, 3)), np.eye(4)], "must be square"), ([], "span 6")],
+)
+def test_blocks_that_do_not_fit(gram: list[np.ndarray], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        factorize_planes(weights(2, 6, 0), gram=gram)
+
+
 @pytest.mark.parametrize("metric", [True, False])
 def test_what_is_representable_is_found(metric: bool) -> None:
     rng = np.random.default_rng(3)

@@ -1,0 +1,95 @@
+"""The planner on made-up layers: budgets are met, digits go where they are worth most, limits hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvm_ffn.config import LayerConfig
+from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_PER_POINT, make_plan
+from tvm_ffn.sensitivity import PENALTIES, Sensitivity
+
+OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
+
+
+def layer(damage: float, weights: int = 1000, positions: int = 100, richness: float = 1.0) -> Sensitivity:
+    """Errors that halve and digits that grow as the price falls, as real layers' do."""
+    p = np.array(PENALTIES)
+    errors, digits = 0.5 * p**0.8, richness * (0.75 + 0.16 * np.log(0.01 / p))
+    return Sensitivity(damage, tuple(errors), tuple(np.maximum(digits, 0.05)), weights, positions)
+
+
+def plan_of(layers: dict[str, Sensitivity], budget: dict[str, float], **rest: LayerConfig | None) -> Any:
+    measured: Any = {_Named(name): value for name, value in layers.items()}
+    named: dict[str, LayerConfig | None] = dict.fromkeys(layers, OPEN)
+    return make_plan({**named, **rest}, measured, budget)
+
+
+class _Named:
+    """A unit as far as the planner knows it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def penalty(plan: Any, name: str) -> float:
+    return float(plan.layers[name].settings.penalty)
+
+
+@given(
+    damages=st.lists(st.floats(0.01, 100), min_size=1, max_size=8),
+    amount=st.floats(0.45, 0.8),
+    goal=st.sampled_from(["adds", "bytes"]),
+)
+@settings(deadline=None, max_examples=50)
+def test_budgets_of_work_and_bytes_are_kept_and_used(damages: list[float], amount: float, goal: str) -> None:
+    layers = {f"l{i}": layer(d, weights=1000 * (i + 1), positions=10 * (9 - i)) for i, d in enumerate(damages)}
+    plan = plan_of(layers, {goal: amount})
+    size = {name: s.weights * (s.positions if goal == "adds" else 1) for name, s in layers.items()}
+    used = sum(size[name] * plan.layers[name].digits for name in layers) / sum(size.values())
+    used *= BYTES_PER_DIGIT if goal == "bytes" else 1.0
+    assert used <= amount * 1.001
+    at_most = [penalty(plan, name) == PENALTIES[0] for name in layers]
+    at_least = [penalty(plan, name) == PENALTIES[-1] for name in layers]
+    assert used >= amount * 0.99 or any(at_most) or any(at_least)
+
+
+def test_the_last_digit_is_worth_the_same_everywhere() -> None:
+    layers = {"a": layer(3.0), "b": layer(1.0, weights=4000), "c": layer(3.0, positions=50)}
+    plan = plan_of(layers, {"adds": 0.7})
+    worth = [penalty(plan, n) * 2 * s.damage_per_error / s.macs for n, s in layers.items()]
+    np.testing.assert_allclose(worth, worth[0], rtol=1e-6)
+    assert penalty(plan, "a") > penalty(plan, "c")
+
+
+def test_a_drop_is_the_sum_of_damages() -> None:
+    layers = {"a": layer(3.0), "b": layer(0.5)}
+    plan = plan_of(layers, {"max_drop": 1.0})
+    assert plan.damage == pytest.approx(DAMAGE_PER_POINT, rel=1e-3)
+    assert plan_of(layers, {"max_drop": 3.0}).adds < plan.adds
+
+
+def test_no_plan_exceeds_an_addition_a_mac_or_the_bytes_of_int8() -> None:
+    rich = {"a": layer(1e3, richness=1.5), "b": layer(1e3, richness=1.5)}
+    for budget in ({"max_drop": 1e-6}, {"adds": 5.0}, {"bytes": 5.0}):
+        plan = plan_of(rich, budget)
+        assert plan.adds <= 1.001
+        assert plan.adds * BYTES_PER_DIGIT <= 1.001  # equal layers: digits a MAC are digits a weight
+
+
+def test_a_layer_nobody_hears_gets_the_highest_price() -> None:
+    plan = plan_of({"silent": layer(0.0), "loud": layer(5.0)}, {"adds": 0.7})
+    assert penalty(plan, "silent") == PENALTIES[-1] > penalty(plan, "loud")
+
+
+def test_other_layers_keep_their_settings() -> None:
+    given_ = LayerConfig(precision="ternary", method="response", rank=9)
+    plan = plan_of({"a": layer(1.0)}, {"adds": 0.7}, b=given_, c=None)
+    assert plan.layers["b"].settings == given_ and plan.layers["c"].settings is None
+    assert plan.layers["b"].digits is None
+    nothing = plan_of({}, {"adds": 0.7}, b=given_)
+    assert nothing.layers["b"].settings == given_ and nothing.adds == 0.0
