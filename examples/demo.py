@@ -1,6 +1,6 @@
 """The README's main job: compile the digits CNN to a ternary-factorised module, run it, and say what it costs.
 
-python examples/demo.py [--target "llvm -mcpu=x86-64-v3"] [--rank-ratio 1.5] [--out FOLDER]
+python examples/demo.py [--target "llvm -mcpu=x86-64-v3"] [--max-drop 1.0] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="llvm", help="a CPU this machine can run (default: this machine's)")
-    parser.add_argument("--rank-ratio", type=float, default=1.5, help="ternary terms as a multiple of min(m, n)")
+    parser.add_argument("--max-drop", type=float, default=1.0, help="points of accuracy the layers are planned to lose")
     parser.add_argument("--out", type=Path, help="where to keep the compiled module")
     options = parser.parse_args()
     images = np.load(HERE / "digits_test.npz")["image"]
@@ -30,7 +30,7 @@ def main() -> None:
     module = tvm_ffn.compile(
         HERE / "digits.onnx",
         options.target,
-        config=tvm_ffn.FFNConfig(rank_ratio=options.rank_ratio),
+        config=tvm_ffn.FFNConfig(budget={"max_drop": options.max_drop}),
         calibration=HERE / "digits_calibration.npz",
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -98,6 +98,8 @@ def _curve(unit: Unit, inputs: np.ndarray, planes: int, ridge: float, threads: i
             digits[place] += np.count_nonzero(factors.y) / unit.weight.size
             if penalty == REFERENCE:
                 weight[group] = factors.weight()
+    # The search is no exact one: what a higher price found by luck holds for the lower ones too.
+    errors, digits = np.maximum.accumulate(errors), np.minimum.accumulate(digits)
     return (tuple(errors.tolist()), tuple(digits.tolist())), weight
 
 

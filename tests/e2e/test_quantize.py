@@ -1,0 +1,92 @@
+"""The accuracy work alone: plans that are stored, edited and compiled, budgets, the gate on held-out samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvm_ffn
+from tvm_ffn import cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODEL, DATA = EXAMPLES / "digits.onnx", EXAMPLES / "digits_calibration.npz"
+QUICK = tvm_ffn.FFNConfig(calibration_rows=2000)
+
+
+@pytest.fixture(scope="module")
+def quantized() -> tvm_ffn.Quantized:
+    return tvm_ffn.quantize(MODEL, config=QUICK, calibration=DATA)
+
+
+def digits_a_mac(report: tvm_ffn.Report) -> float:
+    planned = [row for row in report.layers if row.damage is not None]
+    return sum(row.macs * (row.nonzeros or 0.0) for row in planned) / sum(row.macs for row in planned)
+
+
+def test_numpy_and_code_give_the_same_bits(quantized: tvm_ffn.Quantized) -> None:
+    inputs = {"image": np.load(EXAMPLES / "digits_test.npz")["image"][:3]}
+    module = quantized.compile()
+    np.testing.assert_array_equal(quantized.run(inputs)[0], module.run(inputs)[0])
+
+
+def test_every_layer_has_a_plan_and_a_row(quantized: tvm_ffn.Quantized) -> None:
+    rows = quantized.report.layers
+    assert [row.name for row in rows] == list(quantized.plan.layers)
+    assert quantized.held_out is not None and quantized.held_out.samples >= 10
+    assert quantized.held_out.agreement is not None and quantized.held_out.agreement > 0.9
+    for row in rows:
+        assert row.accumulated_error is not None and 0 < row.accumulated_error < 1
+        if row.op == "conv2d":
+            assert row.planes and row.damage is not None and row.damage > 0
+    totals = quantized.report.totals
+    assert totals["weights_to_int8"] < 1
+
+
+def test_a_stored_plan_gives_the_same_network(quantized: tvm_ffn.Quantized, tmp_path: Path) -> None:
+    quantized.plan.save(tmp_path / "plan.json")
+    again = tvm_ffn.quantize(MODEL, config=QUICK, calibration=DATA, plan=tmp_path / "plan.json")
+    inputs = {"image": np.load(EXAMPLES / "digits_test.npz")["image"][:3]}
+    np.testing.assert_array_equal(quantized.run(inputs)[0], again.run(inputs)[0])
+
+
+def test_an_edited_plan_changes_its_layer_alone(quantized: tvm_ffn.Quantized) -> None:
+    values = quantized.plan.to_json()
+    values["layers"]["block1.conv1"] = {"precision": "int8"}
+    values["layers"]["block2.down"] = None
+    edited = tvm_ffn.quantize(MODEL, config=QUICK, calibration=DATA, plan=tvm_ffn.Plan.from_json(values))
+    kinds = {row.name: row.kind for row in edited.report.layers}
+    before = {row.name: row.kind for row in quantized.report.layers}
+    assert kinds == {**before, "block1.conv1": "int8", "block2.down": "fp32"}
+
+
+@pytest.mark.parametrize("adds", [0.4, 0.7])
+def test_a_budget_of_additions_is_kept(adds: float) -> None:
+    found = tvm_ffn.quantize(MODEL, config=QUICK.replace(budget={"adds": adds}), calibration=DATA)
+    assert 0.8 * adds < digits_a_mac(found.report) <= 1.01 * adds
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [str(MODEL), "--calibration", str(DATA), "--adds", "0.6"]
+    assert cli.main(["quantize", *options, "-o", str(tmp_path / "plan.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "budget: adds 0.6" in printed and "advice" in printed and "held-out calibration samples" in printed
+    values = json.loads((tmp_path / "plan.json").read_text())
+    values["layers"]["block1.conv1"]["penalty"] = 0.1
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    compiled = ["compile", *options[:3], "-o", str(tmp_path / "out"), "--plan", str(tmp_path / "plan.json")]
+    assert cli.main(compiled) == 0
+    rows = {row.name: row for row in tvm_ffn.load(tmp_path / "out").report.layers}
+    assert (rows["block1.conv1"].nonzeros or 1) < 0.4
+    assert cli.main(["compile", *options[:3], "-o", str(tmp_path / "no"), "--plan", str(tmp_path / "absent")]) == 2
+    assert "cannot read the plan" in capsys.readouterr().err
+
+
+def test_a_missed_gate_leaves_the_artefact_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out")]
+    assert cli.main(["compile", *options, "--max-drop", "0.000001"]) == 3
+    assert "points of top-1 are lost; the budget was 1e-06" in capsys.readouterr().err
+    report = tvm_ffn.load(tmp_path / "out").report
+    assert report.warnings and report.budget == {"max_drop": 1e-6}
