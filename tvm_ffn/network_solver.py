@@ -142,7 +142,7 @@ class _Solver:
         )
 
     def _linear(self, unit: Unit, solution: LayerSolution, x: np.ndarray) -> np.ndarray:
-        weight = solution.effective_weight()
+        weight = solution.effective_weight
         if unit.kind == "dense":
             return x @ weight[0].T + solution.bias
         shape = shape_of(unit.call.args[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from tvm import relax
@@ -36,6 +37,7 @@ class LayerSolution:
     def is_ternary(self) -> bool:
         return bool(self.factors)
 
+    @cached_property
     def effective_weight(self) -> np.ndarray:
         """The fp32 matrix (groups, m, n) that the layer's integers stand for."""
         if self.factors:

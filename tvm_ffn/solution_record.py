@@ -51,7 +51,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
         factors = tuple(Factors(**{name: arrays[f"{key}.{g}.{name}"] for name in _FACTORS}) for g in range(groups))
         own: dict[str, Any] = {name: arrays[f"{key}.{name}"] for name in _ARRAYS if f"{key}.{name}" in arrays}
         layers[network.units[int(key)]] = LayerSolution(**values, **own, factors=factors)
-    shapes = {unit: solution.effective_weight().shape for unit, solution in layers.items()}
+    shapes = {unit: solution.effective_weight.shape for unit, solution in layers.items()}
     if shapes != {unit: unit.weight.shape for unit in network.linear}:
         raise ValueError("it solves other layers than this network's")
     held_out = None if head["held_out"] is None else Verification(**head["held_out"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Factors:
         """Non-zero entries of X and Y: the additions of one matrix-vector product before sums are shared."""
         return int(np.count_nonzero(self.x) + np.count_nonzero(self.y))
 
-    @property
+    @cached_property
     def planes(self) -> int:
         """t where X is exactly t identities side by side, ``[I I ... I]`` (`factorize_planes`), else 0."""
         m, k = self.x.shape
@@ -51,5 +52,8 @@ class Factors:
 
     def weight(self) -> NDArray[np.float32]:
         """The matrix the factors stand for: float32 (m, n)."""
+        if self.planes:
+            digits = (self.y * self.d).reshape(len(self.y), self.planes, -1)
+            return np.ascontiguousarray(digits.sum(axis=1, dtype=np.float32).T) * self.a[:, None]
         left = self.a[:, None] * (self.x.astype(np.float32) * self.d)
         return left @ self.y.astype(np.float32).T
