@@ -3,14 +3,14 @@
     python -m benchmarks.accuracy resnet18 squeezenet1_1 --json OUT.json --plot OUT.png
     python -m benchmarks.accuracy cifar10_resnet20 --forms planes-0.5 planes-0.65 response-1.5 sdd-1.0
 
-Models and images lie beside the repository (`models.SHARED`). Forms: ``planes-A``, digit planes with a budget of A digits
-a multiply-accumulate; ``default``, the package's own settings; ``uniform-P``, digit planes at one price P in all layers;
-``response-R``, factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition, and
-``greedy-R`` the plain one; ``int8``, all layers int8; ``onnxruntime`` and ``nncf``, the peers' int8 models.
+Models and images lie beside the repository (`models.SHARED`). Forms: ``planes-A``, digit planes with a budget of A
+digits a multiply-accumulate; ``default``, the package's own settings; ``uniform-P``, digit planes at one price P in all
+layers; ``response-R``, factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition,
+and ``greedy-R`` the plain one; ``int8``, all layers int8; ``onnxruntime`` and ``nncf``, the peers' int8 models.
 
 ``adds`` are additions executed by the packed kernels an original multiply-accumulate, over all convolutions but the
-first, and ``shared`` those of weights as AVX-512 code, where rows share sums of two inputs; ``bytes`` of all weights, as
-a part of int8's. The solver sees the calibration images only; the modules that answer are compiled ones.
+first, and ``shared`` those of weights as AVX-512 code, where rows share sums of two inputs; ``bytes`` of all weights,
+as a part of int8's. The solver sees the calibration images only; the modules that answer are compiled ones.
 """
 
 from __future__ import annotations

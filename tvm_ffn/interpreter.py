@@ -69,18 +69,20 @@ class Interpreter:
 
     def alternatives(
         self, inputs: Mapping[str, np.ndarray], weights: Mapping[int, np.ndarray]
-    ) -> Iterator[tuple[int | None, list[np.ndarray]]]:
+    ) -> Iterator[tuple[int | None, np.ndarray, list[np.ndarray]]]:
         """Yield the outputs once for each binding named in ``weights``, with that array in place of its call's second
-        operand, and last, with None, those of the graph as it is. What lies before the binding is computed once."""
+        operand, as (binding, change of the call's value, outputs of the graph), and last those of the graph as it is,
+        as (None, empty, outputs). What lies before a binding is computed once."""
         for sample in self._samples(inputs):
             environment: dict[relax.Var, Value] = {}
-            for position, (_, _) in enumerate(self._walk(sample, environment), -len(self.func.params)):
+            for position, _ in enumerate(self._walk(sample, environment), -len(self.func.params)):
                 if position in weights:
                     call, other = self.bindings[position].value, dict(environment)
                     first = self._value(call.args[0], environment)
-                    other[self.bindings[position].var] = evaluate(call, [first, weights[position]])
-                    yield position, self._rest(other, position + 1)
-            yield None, self._results(environment)
+                    value = evaluate(call, [first, weights[position]])
+                    other[self.bindings[position].var] = value
+                    yield position, value - environment[self.bindings[position].var], self._rest(other, position + 1)
+            yield None, np.zeros(0), self._results(environment)
 
     def _outputs(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         environment: dict[relax.Var, Value] = {param: inputs[param.name] for param in self.func.params}

@@ -6,6 +6,11 @@ best prices make one more digit worth the same everywhere. The solver minimises 
 
     penalty_l = p c_l W_l / (2 s_l)
 
+What was measured of a layer alone is trusted by half: the layers behind it are fitted to what they really see, and so
+repair much of what the first ones break. Between s_l as measured and one s for all layers, the geometric mean is taken.
+(At .65 digits a MAC, KL to fp32 with shares of trust 0, .5 and 1: cifar10_resnet20 .031, .029, .036; squeezenet1_1
+.049, .049, -; one price for all layers, whatever their positions: .031 and .091.)
+
 c_l is the number of output positions where additions are counted (or time, which is proportional to them), 1 where
 bytes are. p is found by bisection on the curves, which are monotone in it.
 """
@@ -26,6 +31,7 @@ DAMAGE_PER_POINT = 0.03
 """Damage that costs about a point of top-1: half of what was measured, since the prediction is of the first order."""
 BYTES_PER_DIGIT = 1.2
 """In the packed form: a byte, its share of row numbers and counts."""
+TRUST = 0.5
 LEAST, MOST = PENALTIES[0], PENALTIES[-1]
 _STEPS = 60
 
@@ -40,7 +46,7 @@ def make_plan(
     settings of all others stay as they are. Whatever the budget, the plan keeps within one addition a MAC and int8's
     bytes."""
     by_bytes = "bytes" in budget
-    layers = dict(measured)
+    layers = _trusted(measured)
     ((goal, amount),) = budget.items()
     amount *= share
 
@@ -70,6 +76,15 @@ def make_plan(
         price = max(price, _largest(stored if by_bytes else adds, amount))
     chosen = {unit.name: (s, penalties(price)[unit]) for unit, s in layers.items()}
     return Plan({name: _planned(given, chosen.get(name)) for name, given in settings.items()}, budget)
+
+
+def _trusted(measured: Mapping[Unit, Sensitivity]) -> dict[Unit, Sensitivity]:
+    heard = [s.damage_per_error for s in measured.values() if s.damage_per_error > 0]
+    common = np.exp(np.mean(np.log(heard))) if heard else 1.0
+    return {
+        unit: replace(s, damage_per_error=float(s.damage_per_error**TRUST * common ** (1 - TRUST)))
+        for unit, s in measured.items()
+    }
 
 
 def _penalty(layer: Sensitivity, price: float) -> float:

@@ -24,7 +24,7 @@ from tvm_ffn.progress import progress
 from tvm_ffn.unit_rows import positions
 
 PENALTIES = (0.0005, 0.002, 0.008, 0.03, 0.12)
-REFERENCE = 0.03  # the price at which the damage is measured: large against noise, small enough to be quadratic
+REFERENCE = 0.008  # the price at which the damage is measured: large against noise, small enough to be quadratic
 SPAN = 1024  # inputs of a diagonal block
 SAMPLES = 64
 
@@ -71,13 +71,16 @@ def measure(
     for unit in progress(list(layers), "probing layers"):
         curves[unit], weight = _curve(unit, layers[unit].inputs, planes, ridge, threads)
         replaced[unit.index] = _as_operand(unit, weight)
-    costs = _damage(Interpreter(mod), replaced, batches)
+    costs, changes = _damage(Interpreter(mod), replaced, batches)
     batch = shape_of(next(iter(layers)).inputs[0])[0]
     found = {}
     for unit, (errors, digits) in curves.items():
-        at_reference = errors[PENALTIES.index(REFERENCE)]
-        slope = costs[unit.index] / at_reference if at_reference > 0 else 0.0
-        found[unit] = Sensitivity(slope, errors, digits, unit.weight.size, positions(unit) // batch)
+        true = changes[unit.index] / max(_energy(unit, layers[unit].inputs), np.finfo(np.float32).tiny)
+        seen = errors[PENALTIES.index(REFERENCE)]
+        correction = true / seen if seen > 0 else 1.0
+        corrected = tuple(error * correction for error in errors)
+        slope = costs[unit.index] / true if true > 0 else 0.0
+        found[unit] = Sensitivity(slope, corrected, digits, unit.weight.size, positions(unit) // batch)
     return found
 
 
@@ -103,6 +106,12 @@ def _curve(unit: Unit, inputs: np.ndarray, planes: int, ridge: float, threads: i
     return (tuple(errors.tolist()), tuple(digits.tolist())), weight
 
 
+def _energy(unit: Unit, inputs: np.ndarray) -> float:
+    """Mean variance of the layer's responses, bias and residual apart."""
+    responses = [inputs[:, group] @ weight.T for group, weight in enumerate(unit.weight)]
+    return float(np.mean([response.var(0) for response in responses]))
+
+
 def _as_operand(unit: Unit, weight: np.ndarray) -> np.ndarray:
     """A weight (groups, m, n) in the form of the call's second operand."""
     if unit.kind == "dense":
@@ -112,18 +121,21 @@ def _as_operand(unit: Unit, weight: np.ndarray) -> np.ndarray:
 
 def _damage(
     interpreter: Interpreter, weights: dict[int, np.ndarray], batches: Iterable[dict[str, np.ndarray]]
-) -> dict[int, float]:
-    """Mean damage over ``SAMPLES`` samples of each of ``weights`` alone, by the place of its call."""
-    total, seen = dict.fromkeys(weights, 0.0), 0
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Over ``SAMPLES`` samples, for each of ``weights`` alone by the place of its call: the mean damage, and the mean
+    square of the change of the call's value."""
+    total, changes, seen = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0), 0
     for batch in progress(batches, "probing damage", None):
-        changed: dict[int, Sequence[np.ndarray]] = {}
-        for place, outputs in interpreter.alternatives(batch, weights):
+        altered: dict[int, Sequence[np.ndarray]] = {}
+        for place, change, outputs in interpreter.alternatives(batch, weights):
             if place is not None:
-                changed[place] = outputs
+                altered[place] = outputs
+                changes[place] += len(outputs[0]) * float(np.square(change, dtype=np.float64).mean())
                 continue
-            for known, other in changed.items():
+            for known, other in altered.items():
                 total[known] += float(damage(outputs, other).sum())
             seen += len(outputs[0])
         if seen >= SAMPLES:
             break
-    return {place: value / max(seen, 1) for place, value in total.items()}
+    count = max(seen, 1)
+    return {k: v / count for k, v in total.items()}, {k: v / count for k, v in changes.items()}

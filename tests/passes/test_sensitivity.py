@@ -37,10 +37,10 @@ def test_alternatives_answer_as_the_changed_model_does(compilation: Compilation)
     stem = compilation.network.linear[0]
     changed = net()
     weight = next(w for w in changed.graph.initializer if list(w.dims) == [8, 3, 3, 3])
-    other = 0.9 * numpy_helper.to_array(weight)
-    weight.CopyFrom(numpy_helper.from_array(other.astype(np.float32), weight.name))
+    other = np.float32(0.9) * numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(other, weight.name))
     batch = {interpreter.func.params[0].name: DATA[:5]}
-    found = dict(interpreter.alternatives(batch, {stem.index: other.astype(np.float32)}))
+    found = {place: outputs for place, _, outputs in interpreter.alternatives(batch, {stem.index: other})}
     np.testing.assert_allclose(found[None][0], interpreter.run(batch)[0], rtol=1e-6)
     np.testing.assert_allclose(found[stem.index][0], Interpreter(load_model(changed).mod).run(batch)[0], rtol=1e-4)
 
@@ -65,7 +65,7 @@ def test_damage_grows_with_the_error_as_predicted(compilation: Compilation) -> N
     size = np.linalg.norm(inputs @ change.T) / np.linalg.norm(inputs @ weight.T)
     other = (weight + 0.1 / size * change).reshape(8, 3, 3, 3)
     batch = {interpreter.func.params[0].name: DATA}
-    found = dict(interpreter.alternatives(batch, {unit.index: other}))
+    found = {place: outputs for place, _, outputs in interpreter.alternatives(batch, {unit.index: other})}
     lost = float(damage(found[None], found[unit.index]).mean())
     assert 0.2 < lost / (layer.damage_per_error * 0.01) < 5
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ffn.config import LayerConfig
-from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_PER_POINT, make_plan
+from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_PER_POINT, TRUST, make_plan
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
@@ -61,7 +61,7 @@ def test_budgets_of_work_and_bytes_are_kept_and_used(damages: list[float], amoun
 def test_the_last_digit_is_worth_the_same_everywhere() -> None:
     layers = {"a": layer(3.0), "b": layer(1.0, weights=4000), "c": layer(3.0, positions=50)}
     plan = plan_of(layers, {"adds": 0.7})
-    worth = [penalty(plan, n) * 2 * s.damage_per_error / s.macs for n, s in layers.items()]
+    worth = [penalty(plan, n) * 2 * s.damage_per_error**TRUST / s.macs for n, s in layers.items()]
     np.testing.assert_allclose(worth, worth[0], rtol=1e-6)
     assert penalty(plan, "a") > penalty(plan, "c")
 
