@@ -75,7 +75,7 @@ def measure(
     batch = shape_of(next(iter(layers)).inputs[0])[0]
     found = {}
     for unit, (errors, digits) in curves.items():
-        true = changes[unit.index] / max(_energy(unit, layers[unit].inputs), np.finfo(np.float32).tiny)
+        true = changes[unit.index] / (_energy(unit, layers[unit].inputs) or 1.0)
         seen = errors[PENALTIES.index(REFERENCE)]
         correction = true / seen if seen > 0 else 1.0
         corrected = tuple(error * correction for error in errors)
