@@ -27,7 +27,7 @@ from tvm_ffn.kernels.digit_lists import LONGEST_CHUNK, DigitCut
 INT16_BYTES = 2
 TABLE_BYTES = 48 << 10  # measured: somewhat more than L1, for longer lists and fewer sums in memory
 LARGEST_TILE = 256  # bytes of a pixel row
-LIST_END = 32  # bytes of a pixel row that are added in the time lost at the end of a list, spread over its digits
+LIST_END = 48  # bytes of a pixel row that are added in the time lost at the end of a list, spread over its digits
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def digit_sum(
     outputs = int(counts.shape[2])
     total = b.tensor("total", (outputs, tile.pixels), "int32")
     table = b.tensor("table", (cut.length, tile.pixels), "int16")
-    sums = [b.tensor(f"sum{run}", (tile.pixels,), "int16", "local") for run in range(len(cut.runs))]
-    place = b.tensor("place", (1,), "int32", "local")  # of the next digit
+    sums = [b.tensor(f"sum{run}", (tile.pixels,), "int16") for run in range(len(cut.runs))]
+    place = b.tensor("place", (1,), "int32")  # of the next digit
     everything = [counts[group, 0 : cut.chunks, 0:outputs, 0 : 2 * cut.planes], codes[group, 0 : int(codes.shape[1])]]
 
     def each_lane(store: Callable[[Any], None]) -> None:
