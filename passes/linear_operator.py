@@ -18,7 +18,6 @@ from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import (
     CODE_KERNEL,
     DIGITS_KERNEL,
-    FEW_PIXELS,
     GEMV_KERNEL,
     INT8_KERNEL,
     PLANES_KERNEL,
@@ -40,6 +39,7 @@ from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
 from tvm_ffn.passes.bounds import stored_bounds
+from tvm_ffn.passes.code_choice import has_few_rows
 from tvm_ffn.ranges import INT8_LIMIT
 from tvm_ffn.solution import LayerSolution
 
@@ -154,7 +154,7 @@ def _ternary(
     outputs = x.shape[1]
     flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
     rows = int(np.prod(shape_of(unit.call)[:-1]))
-    if unit.kind == "dense" and rows < FEW_PIXELS:
+    if has_few_rows(unit):
         cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
         cut_x = segments(flat_x, limit, step=1, chunk=terms)
         gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
@@ -190,10 +190,10 @@ def _planes(
     if unit.name in plan.code_layers:
         code = planes_conv2d(conv_geometry(unit), digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
         return code, (), f"{PLANES_KERNEL}-{plan.isa}"
-    rows = int(np.prod(shape_of(unit.call)[:-1]))
-    is_dense = unit.kind == "dense"
-    if is_dense and rows < FEW_PIXELS:
+    if has_few_rows(unit):
         return _int8_kernel(unit, integer_weights(digits), plan, epilogue)
+    is_dense = unit.kind == "dense"
+    rows = int(np.prod(shape_of(unit.call)[:-1]))
     geometry = ConvGeometry(1, digits.shape[3], 1, rows) if is_dense else conv_geometry(unit)
     operator, lists = digits_layer(
         geometry, digits, INT8_LIMIT, epilogue, lanes=plan.lanes, most=plan.digit_vectors, dense=is_dense

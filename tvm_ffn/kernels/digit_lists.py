@@ -45,8 +45,8 @@ def plane_runs(planes: int) -> tuple[range, ...]:
 
 
 def cut_inputs(digits: np.ndarray, limit: int, longest: int) -> DigitCut:
-    """The fewest equal chunks of at most ``longest`` inputs whose int16 sums cannot overflow, for digits (groups, planes,
-    m, n), the largest power first, and activations of magnitude up to ``limit``."""
+    """The fewest equal chunks of at most ``longest`` inputs whose int16 sums cannot overflow, for digits (groups,
+    planes, m, n), the largest power first, and activations of magnitude up to ``limit``."""
     planes, inputs = digits.shape[1], digits.shape[3]
     if limit * (2**PLANES_A_RUN - 1) > ternary_codes.INT16_MAX:
         raise ValueError(f"activations up to {limit} overflow int16 within one weight")

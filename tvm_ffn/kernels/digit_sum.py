@@ -6,10 +6,11 @@ For one tile of pixels, chunk by chunk of the inputs (`digit_lists`): the chunk'
     for run of planes:   a = 0;  for plane:  a = a + a;  for i in plus: a += table[i];  for i in minus: a -= table[i]
     total += sum_run a << shift(run)          (int32)
 
-A digit costs one byte, one addition and one load of a table row: the loads are the limit, 64 bytes of tile a cycle
-with one 64-byte or two 32-byte load ports. The ends of the lists cannot be predicted; with lists of about ten digits
-and tiles of 256 bytes the loads under way hide that (x, 2x and 4x in the table with longer, sorted lists were slower:
-half as many table rows fit, and sums would have to leave the registers).
+Cost of a digit and tile: one byte, one addition and one load of a table row. The loads are the limit, 64 bytes of
+pixels a cycle with one 64-byte or two 32-byte load ports (measured: 1.0 to 1.3 times that). The ends of the lists
+cannot be predicted, but the loads under way hide them if a row is 256 bytes long. With x, 2x and 4x in the table and
+lists sorted by length, the ends are predicted; it was 5-15 % slower at 1.25 bytes a digit: a third of the inputs fit
+into the table, and sums come and go for every list.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from tvm_ffn.kernels.digit_lists import LONGEST_CHUNK, DigitCut
 
 INT16_BYTES = 2
 TABLE_BYTES = 48 << 10  # measured: somewhat more than L1, for longer lists and fewer sums in memory
-LARGEST_TILE = 256  # bytes of a pixel row
-LIST_END = 48  # bytes of a pixel row that are added in the time lost at the end of a list, spread over its digits
+SHORTEST_ROW = 128  # bytes: the ends of lists take as long with shorter rows of the table
+TILE_BYTES = 12  # bytes of a row that could be added in the time that a tile's beginning and end take
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def tile_for(pixels: int, lanes: int, most: int) -> DigitTile:
 
     def cost(vectors: int) -> int:
         tiles = -(-pixels // (vectors * lanes))
-        return tiles * (vectors * lanes * INT16_BYTES + LIST_END)
+        return tiles * (max(vectors * lanes * INT16_BYTES, SHORTEST_ROW) + TILE_BYTES)
 
     vectors = min(range(1, most + 1), key=cost)
     return DigitTile(vectors * lanes, lanes)

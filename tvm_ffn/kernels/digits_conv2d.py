@@ -69,7 +69,8 @@ class DigitsConv2d(TiledConv2d):
             return planes[n, tile.group * channels + k // g.taps, offset + tile.start + p]
 
         reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
-        total = digit_sum(b, *arguments, self.cut, self.tile, tile.group, reads=reads, value=value)
+        counts, codes = arguments
+        total = digit_sum(b, counts, codes, self.cut, self.tile, tile.group, reads=reads, value=value)
         return lambda m, p: total[m, p]
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
