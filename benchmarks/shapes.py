@@ -219,7 +219,7 @@ DIGITS = (
     DigitsConv("digits-conv1x1-two-planes-float", ConvGeometry(2, 10, 7, 7), 2, 3, FLOAT),
     DigitsConv("digits-conv1x1-chunks", ConvGeometry(1, 520, 9, 9), 5, 7, LEAKY, zeros=0.88),
     DigitsConv("digits-conv3x3-largest", ConvGeometry(1, 28, 4, 5, (3, 3)), 5, 7, FLOAT, zeros=-1),
-    DigitsConv("digits-conv1x1-largest-four-planes", ConvGeometry(1, 68, 3, 5), 4, 5, zeros=-1),
+    DigitsConv("digits-conv1x1-largest-four-planes", ConvGeometry(1, 172, 3, 5), 4, 5, zeros=-1),
     DigitsConv("digits-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
     DigitsMatmul("digits-dense", 19, 50, 5, 17),
     DigitsMatmul("digits-dense-residual", 33, 20, 5, 30, RESIDUAL),
@@ -323,6 +323,25 @@ LAYERS = (
         256,
         zeros=0.88,
         benchmark=True,
+    ),
+    *(
+        DigitsConv(
+            f"digits-conv{kernel}x{kernel}-{channels}to{outputs}at{size}",
+            ConvGeometry(1, channels, size, size, (kernel, kernel), (1, 1), (kernel // 2,) * 4),
+            5,
+            outputs,
+            RELU,
+            zeros=0.87,
+            benchmark=True,
+        )
+        for channels, size, outputs, kernel in (
+            (64, 56, 64, 3),
+            (128, 28, 128, 3),
+            (256, 14, 256, 3),
+            (512, 7, 512, 3),
+            (64, 56, 256, 1),
+            (1024, 14, 256, 1),
+        )
     ),
     TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
     TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),

@@ -5,9 +5,12 @@ that its +1 and its -1 stand for, each one byte counted from the chunk's start; 
 the kernel reads them. ``counts`` uint8 (groups, chunks, m, 2 planes) holds their lengths, the largest power first, plus
 before minus; ``codes`` uint8 (groups, bytes of the longest group) their entries: 1.1 bytes a digit, lengths included.
 
-A kernel sums `runs` of at most four planes in int16, modulo 2^16: ``a = 2 a + plane`` from the largest power down, so
-only the sum at the end of a chunk has to fit. `cut_inputs` derives the chunks from that, for the actual weights and the
-largest activation of either sign.
+The end of a list costs as much as some digits, so `fold_rare_planes` writes a few digits of the largest power as pairs
+of the next: digits here may be beyond +-1, an entry v being |v| bytes.
+
+A kernel sums `plane_runs` of at most three planes in int16, modulo 2^16: ``a = 2 a + plane`` from the largest power
+down, so only the sum at the end of a chunk has to fit. `cut_inputs` derives the chunks from that, for the actual
+weights and the largest activation of either sign.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import numpy as np
 from tvm_ffn.kernels import codes as ternary_codes
 
 LONGEST_CHUNK = 255  # inputs: a place in it, and the length of a list, are one byte
-PLANES_A_RUN = 4  # weights of -15 .. 15: 17 inputs of 127 fit int16 at the very least
+FOLDED = 4  # digits of the largest power in an output and chunk below which they cost less as pairs of the next
+PLANES_A_RUN = 3  # weights of -7 .. 7: any 36 inputs of 127 fit int16, and 255 of an ordinary layer
 
 
 @dataclass(frozen=True)
@@ -44,24 +48,34 @@ def plane_runs(planes: int) -> tuple[range, ...]:
     return tuple(range(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
 
+def fold_rare_planes(digits: np.ndarray, longest: int) -> np.ndarray:
+    """``digits`` (groups, planes, m, n), the largest power first, without the largest powers that hold less than
+    `FOLDED` digits in an output and chunk of ``longest`` inputs: twice their digits are added to the next."""
+    lists = -(-digits.shape[3] // longest) * digits.shape[0] * digits.shape[2]
+    while digits.shape[1] > 2 and np.abs(digits[:, 0]).sum(dtype=np.int64) < FOLDED * lists:
+        digits = np.concatenate([digits[:, 1:2] + 2 * digits[:, :1], digits[:, 2:]], axis=1)
+    return digits
+
+
 def cut_inputs(digits: np.ndarray, limit: int, longest: int) -> DigitCut:
     """The fewest equal chunks of at most ``longest`` inputs whose int16 sums cannot overflow, for digits (groups,
     planes, m, n), the largest power first, and activations of magnitude up to ``limit``."""
     planes, inputs = digits.shape[1], digits.shape[3]
-    if limit * (2**PLANES_A_RUN - 1) > ternary_codes.INT16_MAX:
-        raise ValueError(f"activations up to {limit} overflow int16 within one weight")
-    sums = []
-    for run in plane_runs(planes):
-        places = 1 << np.arange(len(run) - 1, -1, -1)
-        values = np.abs(np.tensordot(places, digits[:, run.start : run.stop], axes=(0, 1))).reshape(-1, inputs)
-        sums.append(np.pad(values.cumsum(axis=1), ((0, 0), (1, 0))))
-    before = np.concatenate(sums)
+    values = np.concatenate([integer_weights(digits[:, run.start : run.stop]) for run in plane_runs(planes)])
+    sums, entries = _sums_before(values), _sums_before(digits[:, 0])
     for chunks in range(-(-inputs // min(longest, LONGEST_CHUNK)), inputs + 1):
         length = -(-inputs // chunks)
         edges = np.minimum(np.arange(0, inputs + length, length), inputs)
-        if np.diff(before[:, edges], axis=1).max() * limit <= ternary_codes.INT16_MAX:
+        largest, longest_list = (np.diff(before[:, edges], axis=1).max() for before in (sums, entries))
+        if largest * limit <= ternary_codes.INT16_MAX and longest_list <= LONGEST_CHUNK:
             return DigitCut(planes, inputs, len(edges) - 1, length)
-    raise AssertionError("with an input a chunk, nothing overflows")
+    raise ValueError(f"activations up to {limit} overflow int16 within one weight")
+
+
+def _sums_before(values: np.ndarray) -> np.ndarray:
+    """Sums of the magnitudes of (..., n) left of each input: int32 (rows, n + 1)."""
+    flat = np.abs(values.reshape(-1, values.shape[-1]).astype(np.int32))
+    return np.pad(flat.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
 
 
 def pack_digits(digits: np.ndarray, cut: DigitCut) -> tuple[np.ndarray, np.ndarray]:
@@ -72,9 +86,11 @@ def pack_digits(digits: np.ndarray, cut: DigitCut) -> tuple[np.ndarray, np.ndarr
     counts, lists = [], []
     for group in padded:
         chunked = group.reshape(planes, outputs, cut.chunks, cut.length).transpose(2, 1, 0, 3)
-        signs = np.stack([chunked > 0, chunked < 0], axis=3)  # chunk, output, plane, sign, input
-        counts.append(signs.sum(axis=4, dtype=np.uint8).reshape(cut.chunks, outputs, 2 * planes))
-        lists.append(signs.nonzero()[4].astype(np.uint8))
+        copies = np.maximum(np.stack([chunked, -chunked], axis=3), 0)  # chunk, output, plane, sign, input
+        lengths = copies.sum(axis=4, dtype=np.uint8)
+        counts.append(lengths.reshape(cut.chunks, outputs, 2 * planes))
+        places = copies.nonzero()
+        lists.append(np.repeat(places[4], copies[places]).astype(np.uint8))
     codes = np.zeros((groups, max(1, *map(len, lists))), np.uint8)
     for row, entries in zip(codes, lists, strict=True):
         row[: len(entries)] = entries
@@ -87,7 +103,8 @@ def unpack_digits(counts: np.ndarray, codes: np.ndarray, cut: DigitCut) -> np.nd
     digits = np.zeros((groups, chunks, outputs, lists // 2, cut.length), np.int8)
     for group, lengths, entries in zip(digits, counts, codes, strict=True):
         chunk, output, place = (np.repeat(axis.ravel(), lengths.ravel()) for axis in np.indices(lengths.shape))
-        group[chunk, output, place // 2, entries[: len(place)]] = 1 - 2 * (place % 2)
+        signs = (1 - 2 * (place % 2)).astype(np.int8)
+        np.add.at(group, (chunk, output, place // 2, entries[: len(place)]), signs)
     return digits.transpose(0, 3, 2, 1, 4).reshape(groups, lists // 2, outputs, -1)[..., : cut.inputs]
 
 

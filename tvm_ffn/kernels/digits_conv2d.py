@@ -12,7 +12,14 @@ import numpy as np
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.digit_lists import DigitCut, cut_inputs, integer_weights, pack_digits, unpack_digits
+from tvm_ffn.kernels.digit_lists import (
+    DigitCut,
+    cut_inputs,
+    fold_rare_planes,
+    integer_weights,
+    pack_digits,
+    unpack_digits,
+)
 from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
@@ -21,7 +28,7 @@ from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 
 @dataclass(frozen=True, eq=False)
 class DigitsConv2d(TiledConv2d):
-    """Static description; ``group_outputs`` m counts one group, ``digits`` those of all groups that are not zero,
+    """Static description; ``group_outputs`` m counts one group, ``digits`` the entries of all groups' lists,
     ``longest`` the bytes of the group with most."""
 
     op: ClassVar[str] = "ternary_digits_conv2d"
@@ -138,8 +145,9 @@ def digits_layer(
     activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile. A ``dense`` layer has the
     geometry of a 1x1 convolution over one row of pixels."""
     tile = tile_for(geometry.pixels, lanes, most)
+    digits = fold_rare_planes(digits, tile.longest_chunk)
     cut = cut_inputs(digits, limit, tile.longest_chunk)
     counts, codes = pack_digits(digits, cut)
     kind = DigitsDense if dense else DigitsConv2d
-    nonzero = int(np.count_nonzero(digits))
-    return kind(geometry, epilogue, tile, cut, digits.shape[2], nonzero, codes.shape[1]), (counts, codes)
+    entries = int(counts.sum(dtype=np.int64))
+    return kind(geometry, epilogue, tile, cut, digits.shape[2], entries, codes.shape[1]), (counts, codes)
