@@ -33,14 +33,13 @@ class KernelBuilder:
         """Declare the next argument of the function."""
         return T.arg(name, T.Buffer(tuple(shape), dtype))
 
-    def tensor(self, name: str, shape: Sequence[int], dtype: str, scope: str = "global") -> Buffer:
-        """A new tensor to be filled by blocks that name it as ``out``, or by a `program`. Of ``scope`` "local" LLVM
-        makes registers where every place in it is a constant."""
+    def tensor(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        """A new tensor to be filled by blocks that name it as ``out``, or by a `program`."""
         self._enter_root()
-        return self._allocate(name, shape, dtype, scope)
+        return self._allocate(name, shape, dtype)
 
-    def _allocate(self, name: str, shape: Sequence[int], dtype: str, scope: str = "global") -> Buffer:
-        buffer = T.sblock_alloc_buffer(tuple(shape), dtype, scope=scope)
+    def _allocate(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
+        buffer = T.sblock_alloc_buffer(tuple(shape), dtype)
         IRBuilder.name(name, buffer)
         return buffer
 

@@ -76,8 +76,9 @@ def digit_sum(
     outputs = int(counts.shape[2])
     total = b.tensor("total", (outputs, tile.pixels), "int32")
     table = b.tensor("table", (cut.length, tile.pixels), "int16")
+    # Tensors of less than 1 KB are on the stack: LLVM makes registers of these two.
     sums = [b.tensor(f"sum{run}", (tile.pixels,), "int16") for run in range(len(cut.runs))]
-    place = b.tensor("place", (1,), "int32")  # of the next digit
+    place = b.tensor("place", (1,), "int32")  # of the next entry
     everything = [counts[group, 0 : cut.chunks, 0:outputs, 0 : 2 * cut.planes], codes[group, 0 : int(codes.shape[1])]]
 
     def each_lane(store: Callable[[Any], None]) -> None:
@@ -85,31 +86,31 @@ def digit_sum(
             with T.vectorized(tile.lanes) as lane:
                 store(vector * tile.lanes + lane)
 
+    def set_sum(target: Buffer, item: Callable[[Any], Any]) -> None:
+        each_lane(lambda p: T.buffer_store(target, item(p), [p]))
+
     def add_list(target: Buffer, count: Any, sign: int) -> None:
+        def added(p: Any) -> Any:
+            row = table[T.Cast("int32", codes[group, place[0] + i]), p]
+            return target[p] + row if sign > 0 else target[p] - row
+
         with T.serial(T.Cast("int32", count)) as i:
-
-            def step(p: Any) -> None:
-                row = table[T.Cast("int32", codes[group, place[0] + i]), p]
-                T.buffer_store(target, target[p] + row if sign > 0 else target[p] - row, [p])
-
-            each_lane(step)
+            set_sum(target, added)
         T.buffer_store(place, place[0] + T.Cast("int32", count), [0])
+
+    def add_run(target: Buffer, run: range, chunk: Any, m: Any) -> None:
+        set_sum(target, lambda p: T.int16(0))
+        for plane in run:
+            if plane != run.start:
+                set_sum(target, lambda p: target[p] + target[p])
+            add_list(target, counts[group, chunk, m, 2 * plane], 1)
+            add_list(target, counts[group, chunk, m, 2 * plane + 1], -1)
 
     def joined(p: Any) -> Any:
         result = T.Cast("int32", sums[0][p])
         for run, following in zip(sums[1:], cut.runs[1:], strict=True):
             result = T.shift_left(result, T.int32(len(following))) + T.Cast("int32", run[p])
         return result
-
-    def one_output(chunk: Any, m: Any) -> None:
-        for target, run in zip(sums, cut.runs, strict=True):
-            each_lane(lambda p, target=target: T.buffer_store(target, T.int16(0), [p]))  # type: ignore[misc]
-            for plane in run:
-                if plane != run.start:
-                    each_lane(lambda p, target=target: T.buffer_store(target, target[p] + target[p], [p]))  # type: ignore[misc]
-                add_list(target, counts[group, chunk, m, 2 * plane], 1)
-                add_list(target, counts[group, chunk, m, 2 * plane + 1], -1)
-        each_lane(lambda p: T.buffer_store(total, total[m, p] + joined(p), [m, p]))
 
     with b.program("digits", reads=[reads, *everything], writes=[total[0:outputs, 0 : tile.pixels]]):
         T.buffer_store(place, T.int32(0), [0])
@@ -120,7 +121,9 @@ def digit_sum(
                 k = T.min(chunk * cut.length + i, cut.inputs - 1)  # beyond the last input no digit asks for it
                 each_lane(lambda p: T.buffer_store(table, value(k, p), [i, p]))
             with T.serial(outputs) as m:
-                one_output(chunk, m)
+                for target, run in zip(sums, cut.runs, strict=True):
+                    add_run(target, run, chunk, m)
+                each_lane(lambda p: T.buffer_store(total, total[m, p] + joined(p), [m, p]))
     return total
 
 
