@@ -19,7 +19,7 @@ from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
 CODE_BYTES = 2.85  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
-DIGIT_BYTES = 8.0  # a digit that is not zero, its share of loads included
+DIGIT_BYTES = 9.0  # a digit that is not zero, its share of loads included: 8.6 to 8.8 in layers of 3x3
 PACKED_BYTES = 1 / GROUP  # in the row table's form
 LIST_BYTES = 1.15  # a digit that is not zero in a list, the lengths of the lists included
 FEWEST_PIXELS = 64
