@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.shapes import Int8Conv, Int8Matmul, PlanesConv, TernaryConv, TernaryMatmul
+from benchmarks.shapes import Int8Conv, Int8Matmul, TernaryConv, TernaryMatmul
 from tvm_ffn.kernels.epilogue import Epilogue
 
 LIMIT = 127
@@ -75,18 +75,20 @@ def int8_runs(
 
 
 def planes_runs(
-    shape: PlanesConv,
+    epilogue: Epilogue,
     rng: np.random.Generator,
     images: dict[str, np.ndarray],
     columns: Callable[[np.ndarray], np.ndarray],
     weight: np.ndarray,
     out_shape: tuple[int, ...],
+    packed: tuple[np.ndarray, ...] = (),
 ) -> dict[str, tuple[np.ndarray, ...]]:
-    """Arguments of a kernel that holds its integer weights (1, m, n) itself."""
+    """Arguments of a kernel with the integer weights (groups, m, n), ``packed`` or held by the kernel itself."""
     return {
         name: (
             images[image],
-            *_tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name),
+            *packed,
+            *_tail(epilogue, rng, _product(weight, columns(images[image])), out_shape, name),
         )
         for name, image in _single_stage(images)
     }

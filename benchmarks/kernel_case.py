@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -11,16 +11,30 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kernel_arguments import LIMIT, TYPICAL, Factored, extremes, facing, int8_runs, one_scale, planes_runs
-from benchmarks.shapes import Int8Conv, Int8Matmul, PlanesConv, Pointwise, Pool, Shape, TernaryConv, TernaryMatmul
+from benchmarks.shapes import (
+    DigitsConv,
+    DigitsMatmul,
+    Int8Conv,
+    Int8Matmul,
+    PlanesConv,
+    Pointwise,
+    Pool,
+    Shape,
+    TernaryConv,
+    TernaryMatmul,
+)
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.digit_lists import integer_weights
+from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.epilogue import FRACTION_BITS
 from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
 from tvm_ffn.kernels.planes import im2col_numpy
-from tvm_ffn.kernels.planes_conv2d import integer_weights, planes_conv2d
+from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 from tvm_ffn.kernels.straight_line import ISAS
@@ -80,8 +94,47 @@ def _planes_conv(shape: PlanesConv, plan: KernelPlan, rng: np.random.Generator) 
     operator = planes_conv2d(g, digits, LIMIT, shape.epilogue, ISAS[plan.isa])
     weight = integer_weights(digits)
     return KernelCase(
-        operator, planes_runs(shape, rng, images, lambda x: im2col_numpy(x, g), weight[None], operator.out_shape)
+        operator,
+        planes_runs(shape.epilogue, rng, images, lambda x: im2col_numpy(x, g), weight[None], operator.out_shape),
     )
+
+
+@_case.register
+def _digits_conv(shape: DigitsConv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    size = (shape.geometry.batch, shape.geometry.channels, shape.geometry.height, shape.geometry.width)
+    return _digits(shape, shape.geometry, plan, rng, size, lambda x: im2col_numpy(x, shape.geometry))
+
+
+@_case.register
+def _digits_matmul(shape: DigitsMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    geometry = ConvGeometry(1, shape.inputs, 1, shape.rows)
+    return _digits(shape, geometry, plan, rng, (shape.rows, shape.inputs), _dense_columns)
+
+
+def _digits(
+    shape: DigitsConv | DigitsMatmul,
+    geometry: ConvGeometry,
+    plan: KernelPlan,
+    rng: np.random.Generator,
+    size: tuple[int, ...],
+    columns: Callable[[np.ndarray], np.ndarray],
+) -> KernelCase:
+    images = extremes(rng, size)
+    copies = shape.planes if shape.zeros >= 0 else 1
+    rows = facing(rng, columns(images["worst"]), copies * shape.outputs, max(0.0, shape.zeros))
+    digits = rows.reshape(geometry.groups, copies, shape.outputs, -1)
+    digits = np.repeat(digits, shape.planes // copies, axis=1)
+    operator, lists = digits_layer(
+        geometry,
+        digits,
+        LIMIT,
+        shape.epilogue,
+        lanes=plan.lanes,
+        most=plan.digit_vectors,
+        dense=isinstance(shape, DigitsMatmul),
+    )
+    weight = integer_weights(digits)
+    return KernelCase(operator, planes_runs(shape.epilogue, rng, images, columns, weight, operator.out_shape, lists))
 
 
 @_case.register

@@ -54,6 +54,36 @@ class PlanesConv:
 
 
 @dataclass(frozen=True)
+class DigitsConv:
+    """A convolution with weights as lists of ``planes`` signed binary digits; ``outputs`` counts one group.
+
+    ``zeros`` is the share of zero digits; a negative one asks for the largest weights, all digits of one sign.
+    """
+
+    name: str
+    geometry: ConvGeometry
+    planes: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    zeros: float = 0.5
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class DigitsMatmul:
+    """A dense layer on ``rows`` activations with such weights."""
+
+    name: str
+    rows: int
+    inputs: int
+    planes: int
+    outputs: int
+    epilogue: Epilogue = INT8
+    zeros: float = 0.5
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
 class TernaryMatmul:
     """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables) or "masks" (bit masks)."""
 
@@ -115,7 +145,7 @@ class Pointwise:
     benchmark: bool = False
 
 
-Shape = TernaryConv | PlanesConv | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
+Shape = TernaryConv | PlanesConv | DigitsConv | DigitsMatmul | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
 
 _SAME = (1, 1, 1, 1)
 _UNEVEN = ConvGeometry(1, 8, 11, 12, (3, 2), (2, 3), (0, 1, 1, 2), (2, 1))
@@ -175,6 +205,25 @@ PLANES_CONVS = (
     PlanesConv("planes-conv1x1-one-plane", ConvGeometry(2, 10, 7, 7), 1, 3, RELU),
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
+)
+
+DIGITS = (
+    DigitsConv("digits-conv3x3", _SMALL, 5, 6),
+    DigitsConv("digits-conv3x3-one-output-residual", _SMALL, 5, 1, RESIDUAL, zeros=0.8),
+    DigitsConv("digits-conv3x3-one-row", ConvGeometry(1, 3, 1, 70, (3, 3), (1, 1), _SAME), 3, 4),
+    DigitsConv("digits-conv3x3-stride2-groups-batch2-residual", _GROUPED, 5, 6, RESIDUAL),
+    DigitsConv("digits-conv3x3-depthwise", ConvGeometry(1, 5, 7, 6, (3, 3), (1, 1), _SAME, groups=5), 4, 2, zeros=0.3),
+    DigitsConv("digits-conv-uneven-leaky", _UNEVEN, 6, 13, LEAKY_RESIDUAL, zeros=0.9),
+    DigitsConv("digits-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 5, 8, RELU),
+    DigitsConv("digits-conv1x1-one-input-one-plane", ConvGeometry(1, 1, 5, 5), 1, 3, zeros=0.0),
+    DigitsConv("digits-conv1x1-two-planes-float", ConvGeometry(2, 10, 7, 7), 2, 3, FLOAT),
+    DigitsConv("digits-conv1x1-chunks", ConvGeometry(1, 520, 9, 9), 5, 7, LEAKY, zeros=0.88),
+    DigitsConv("digits-conv3x3-largest", ConvGeometry(1, 28, 4, 5, (3, 3)), 5, 7, FLOAT, zeros=-1),
+    DigitsConv("digits-conv1x1-largest-four-planes", ConvGeometry(1, 172, 3, 5), 4, 5, zeros=-1),
+    DigitsConv("digits-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
+    DigitsMatmul("digits-dense", 19, 50, 5, 17),
+    DigitsMatmul("digits-dense-residual", 33, 20, 5, 30, RESIDUAL),
+    DigitsMatmul("digits-dense-one-output-chunks-float", 12, 700, 6, 1, FLOAT, zeros=0.8),
 )
 
 TERNARY_MATMULS = (
@@ -275,6 +324,25 @@ LAYERS = (
         zeros=0.88,
         benchmark=True,
     ),
+    *(
+        DigitsConv(
+            f"digits-conv{kernel}x{kernel}-{channels}to{outputs}at{size}",
+            ConvGeometry(1, channels, size, size, (kernel, kernel), (1, 1), (kernel // 2,) * 4),
+            5,
+            outputs,
+            RELU,
+            zeros=0.87,
+            benchmark=True,
+        )
+        for channels, size, outputs, kernel in (
+            (64, 56, 64, 3),
+            (128, 28, 128, 3),
+            (256, 14, 256, 3),
+            (512, 7, 512, 3),
+            (64, 56, 256, 1),
+            (1024, 14, 256, 1),
+        )
+    ),
     TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
     TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),
     TernaryMatmul("dense-197x768x768-ratio1.0", "rows", 197, 768, 768, 768, RESIDUAL, benchmark=True),
@@ -299,6 +367,7 @@ SHAPES: tuple[Shape, ...] = (
     *TERNARY_CONVS,
     *CODE_CONVS,
     *PLANES_CONVS,
+    *DIGITS,
     *TERNARY_MATMULS,
     *INT8_LAYERS,
     *POOLS,

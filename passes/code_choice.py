@@ -14,13 +14,14 @@ import numpy as np
 
 from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernel_plan import FEW_PIXELS, KernelPlan
 from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
 CODE_BYTES = 2.85  # a ternary entry as code: 0.36 additions after sharing, 6 to 7 bytes each
-DIGIT_BYTES = 8.0  # a digit that is not zero, its share of loads included
+DIGIT_BYTES = 9.0  # a digit that is not zero, its share of loads included: 8.6 to 8.8 in layers of 3x3
 PACKED_BYTES = 1 / GROUP  # in the row table's form
+LIST_BYTES = 1.15  # a digit that is not zero in a list, the lengths of the lists included
 FEWEST_PIXELS = 64
 
 
@@ -40,6 +41,11 @@ def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:
     return replace(plan, code_layers=frozenset(chosen))
 
 
+def has_few_rows(unit: Unit) -> bool:
+    """Whether vectors over a dense layer's rows would be too short, so that they run over its outputs."""
+    return unit.kind == "dense" and int(np.prod(shape_of(unit.call)[:-1])) < FEW_PIXELS
+
+
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:
     fits = unit.kind == "conv2d" and unit.groups == 1 and _pixels(unit) >= FEWEST_PIXELS
     return fits and quantized.layers[unit].is_ternary
@@ -55,10 +61,12 @@ def _code_bytes(unit: Unit, quantized: QuantizedNetwork) -> float:
 
 
 def _packed_bytes(unit: Unit, quantized: QuantizedNetwork) -> float:
-    """Bytes of the weights without code: digit planes are int8 then."""
+    """Bytes of the weights without code: digit planes are lists then, or int8 for few rows."""
     factors = quantized.layers[unit].factors
-    if not factors or factors[0].planes:
+    if not factors or (factors[0].planes and has_few_rows(unit)):
         return unit.weight.size
+    if factors[0].planes:
+        return sum(np.count_nonzero(f.y) for f in factors) * LIST_BYTES
     return sum(_entries(f) for f in factors) * PACKED_BYTES
 
 

@@ -17,7 +17,7 @@ from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import (
     CODE_KERNEL,
-    FEW_PIXELS,
+    DIGITS_KERNEL,
     GEMV_KERNEL,
     INT8_KERNEL,
     PLANES_KERNEL,
@@ -26,17 +26,20 @@ from tvm_ffn.kernel_plan import (
 )
 from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.digit_lists import integer_weights
+from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
-from tvm_ffn.kernels.planes_conv2d import integer_weights, planes_conv2d
+from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
 from tvm_ffn.passes.bounds import stored_bounds
+from tvm_ffn.passes.code_choice import has_few_rows
 from tvm_ffn.ranges import INT8_LIMIT
 from tvm_ffn.solution import LayerSolution
 
@@ -151,7 +154,7 @@ def _ternary(
     outputs = x.shape[1]
     flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
     rows = int(np.prod(shape_of(unit.call)[:-1]))
-    if unit.kind == "dense" and rows < FEW_PIXELS:
+    if has_few_rows(unit):
         cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
         cut_x = segments(flat_x, limit, step=1, chunk=terms)
         gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
@@ -182,12 +185,20 @@ def _int8(
 def _planes(
     unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue, alive: np.ndarray
 ) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    """Digit planes as code; elsewhere the same numbers from the int8 kernel."""
+    """Digit planes as code or as lists; a dense layer on few rows has the same numbers from the int8 kernel."""
     digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
     if unit.name in plan.code_layers:
-        operator = planes_conv2d(conv_geometry(unit), digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
-        return operator, (), f"{PLANES_KERNEL}-{plan.isa}"
-    return _int8_kernel(unit, np.stack([integer_weights(part) for part in digits]), plan, epilogue)
+        code = planes_conv2d(conv_geometry(unit), digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
+        return code, (), f"{PLANES_KERNEL}-{plan.isa}"
+    if has_few_rows(unit):
+        return _int8_kernel(unit, integer_weights(digits), plan, epilogue)
+    is_dense = unit.kind == "dense"
+    rows = int(np.prod(shape_of(unit.call)[:-1]))
+    geometry = ConvGeometry(1, digits.shape[3], 1, rows) if is_dense else conv_geometry(unit)
+    operator, lists = digits_layer(
+        geometry, digits, INT8_LIMIT, epilogue, lanes=plan.lanes, most=plan.digit_vectors, dense=is_dense
+    )
+    return operator, lists, DIGITS_KERNEL
 
 
 def _digits(factors: Factors) -> np.ndarray:

@@ -11,11 +11,13 @@ from tvm_ffn.schedules.generic.pointwise import Pointwise
 from tvm_ffn.schedules.generic.pool2d import Pool2d
 from tvm_ffn.schedules.generic.row_table import RowTable
 from tvm_ffn.schedules.generic.ternary_gemv import TernaryGemv
+from tvm_ffn.schedules.generic.tiled import Tiled
 from tvm_ffn.schedules.rule import ScheduleRule
 from tvm_ffn.schedules.x86.code import Code
 
 GENERIC: Sequence[ScheduleRule] = (
     RowTable(),
+    Tiled(),
     TernaryGemv(),
     Int8Conv2d(),
     Int8Dense(),

@@ -13,7 +13,7 @@ from tvm_ffn.passes.linear_operator import LinearOperator
 from tvm_ffn.report import LayerRow, Report
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
-_PLANES_AS_INT8 = "digit planes, run as the int8 weights they stand for: code for them does not pay here"
+_PLANES_AS_INT8 = "digit planes, run as the int8 weights they stand for: too few rows for vectors of rows"
 _SCALE_AND_BIAS = 8  # bytes an output of an int8 or ternary layer: float32 scale, int32 bias
 
 

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from tvm import s_tir
-from tvm.tirx import PrimFunc
+from typing import ClassVar
 
-from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize
-from tvm_ffn.schedules.rule import Machine
+from tvm_ffn.schedules.generic.tiled import Tiled
 
 
-class Code:
+class Code(Tiled):
     """Schedules `ternary_code_conv2d`."""
 
-    def apply(self, function: PrimFunc, machine: Machine) -> PrimFunc | None:
-        """The scheduled function, or None if this rule is not meant for it."""
-        if function.attrs.get("ffn.op") != "ternary_code_conv2d":
-            return None
-        sch = s_tir.Schedule(function)
-        lanes = machine.lanes("int16")
-        names = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}
-        for name in ("planes", "residual_flat", "store"):
-            if name in names:
-                schedule_copy(sch, sch.get_sblock(name))
-        tile = sch.get_sblock("tile")
-        sch.parallel(sch.fuse(*sch.get_loops(tile)))
-        inner = {sch.get(b).name_hint for b in sch.get_child_blocks(tile)}
-        for name in ("middle", "epilogue"):
-            if name in inner:
-                vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
-        return sch.mod["main"]
+    OPS: ClassVar[tuple[str, ...]] = ("ternary_code_conv2d",)

@@ -91,9 +91,9 @@ def test_other_operators_may_multiply() -> None:
 def test_our_operators_pass(shape: shapes.Shape) -> None:
     function = kernel_case(shape, KernelPlan(isa="avx512")).operator.prim_func("kernel")
     verify(function)
-    is_ternary = isinstance(shape, shapes.TernaryConv | shapes.PlanesConv | shapes.TernaryMatmul)
+    one_stage = isinstance(shape, shapes.PlanesConv | shapes.DigitsConv | shapes.DigitsMatmul)
+    is_ternary = one_stage or isinstance(shape, shapes.TernaryConv | shapes.TernaryMatmul)
     assert str(function.attrs["ffn.op"]).startswith("ternary") == is_ternary
     if is_ternary:
         last = "store" if function.attrs["ffn.op"] == "ternary_gemv" else "epilogue"
-        one_stage = isinstance(shape, shapes.PlanesConv)
         assert set(multiplying_blocks(function)) == ({last} if one_stage else {"middle", last})

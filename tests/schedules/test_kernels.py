@@ -25,6 +25,9 @@ SEGMENTED = (
     "conv3x3-segments",
     "code-conv3x3-segments",
     "planes-conv3x3-segments-float",
+    "digits-conv3x3-largest",
+    "digits-conv1x1-largest-four-planes",
+    "digits-conv3x3-segments-float",
     "dense-rows-segments-float",
     "gemv-segments",
     "gemv-wide-middle-float",  # of X only

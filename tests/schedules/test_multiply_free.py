@@ -47,13 +47,18 @@ NAMES = (
     "code-conv-uneven-leaky",
     "code-conv3x3-segments",
     "planes-conv-uneven-residual",
+    "digits-conv3x3",
+    "digits-conv3x3-stride2-groups-batch2-residual",
+    "digits-conv1x1-two-planes-float",
+    "digits-conv3x3-segments-float",
+    "digits-dense-residual",
     "dense-rows-residual",
     "dense-rows-segments-float",
     "gemv",
     "gemv-rows-residual",
     "gemv-segments",
 )
-Ternary = shapes.TernaryConv | shapes.PlanesConv | shapes.TernaryMatmul
+Ternary = shapes.TernaryConv | shapes.PlanesConv | shapes.DigitsConv | shapes.DigitsMatmul | shapes.TernaryMatmul
 RECORDS = {shape.name: shape for shape in shapes.tested()}
 
 X86_INTEGER = re.compile(r"v?pmul(?!lq)\w+|v?pmadd\w+|v?pdp\w+|tdp\w+|v?gf2p8mul\w+")

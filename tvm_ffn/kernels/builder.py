@@ -34,7 +34,7 @@ class KernelBuilder:
         return T.arg(name, T.Buffer(tuple(shape), dtype))
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str) -> Buffer:
-        """A new tensor to be filled by blocks that name it as ``out``."""
+        """A new tensor to be filled by blocks that name it as ``out``, or by a `program`."""
         self._enter_root()
         return self._allocate(name, shape, dtype)
 
@@ -118,6 +118,15 @@ class KernelBuilder:
         with T.grid(*outer) as loops:
             with T.sblock(name):
                 yield [T.axis.spatial(n, v) for n, v in zip(outer, _tuple(loops), strict=True)]
+
+    @contextmanager
+    def program(self, name: str, *, reads: Sequence[Any], writes: Sequence[Any]) -> Iterator[None]:
+        """One block whose statements the caller writes out, loops and vectors included: for loops whose lengths are
+        data, which no schedule could change. ``reads`` and ``writes`` are the regions it touches."""
+        with T.sblock(name):
+            T.reads(*reads)
+            T.writes(*writes)
+            yield
 
     def call_assembly(
         self, name: str, shape: Sequence[int], dtype: str, llvm: str, *, reads: Any, calls: Callable[[Buffer], None]

@@ -16,16 +16,17 @@ from tvm.tirx import Buffer
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
 from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
-from tvm_ffn.kernels.tiled_conv2d import Sums, TiledConv2d, tile_for
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 
 
 @dataclass(frozen=True, eq=False)
-class CodeConv2d(TiledConv2d):
+class CodeConv2d(CodeTiledConv2d):
     """Static description with the matrices: ``y`` int8 (k, n), ``x`` int8 (m, k); ``limits`` bound the magnitudes of
     input and middle."""
 
@@ -74,9 +75,9 @@ class CodeConv2d(TiledConv2d):
         """The middle scale, float32 (1, k)."""
         return [b.arg("middle_scale", (1, self.terms), "float32")]
 
-    def sums(self, b: KernelBuilder, arguments: list[Buffer], reads: Any, source: Any) -> Sums:
+    def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Blocks "y_code", "middle" and "x_code"."""
-        first = self.code_y.product(b, "y_code", reads, source, self.tile)
+        first = self.code_y.product(b, "y_code", *self.inputs_of(tile), self.tile)
 
         def requantized(k: Any, p: Any) -> Any:
             return ep.requantize(segment_total(first, k, p), arguments[0][0, k], self.limits[1])

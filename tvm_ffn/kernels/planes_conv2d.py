@@ -18,16 +18,18 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
 from tvm_ffn.kernels.codes import column_bounds
+from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
-from tvm_ffn.kernels.tiled_conv2d import Sums, TiledConv2d, tile_for
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 
 
 @dataclass(frozen=True, eq=False)
-class PlanesConv2d(TiledConv2d):
+class PlanesConv2d(CodeTiledConv2d):
     """Static description with the digits: int8 (planes, m, n), the highest first; ``limit`` bounds the input."""
 
     digits: np.ndarray
@@ -64,9 +66,9 @@ class PlanesConv2d(TiledConv2d):
         """None."""
         return []
 
-    def sums(self, b: KernelBuilder, arguments: list[Buffer], reads: Any, source: Any) -> Sums:
+    def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "y_code"; the planes are joined where the sum is read."""
-        parts = self.code.product(b, "y_code", reads, source, self.tile)
+        parts = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile)
 
         def joined(m: Any, p: Any) -> Any:
             total = segment_total(parts, m, p)
@@ -79,12 +81,6 @@ class PlanesConv2d(TiledConv2d):
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""
         return integer_weights(self.digits).astype(np.int64) @ columns
-
-
-def integer_weights(digits: np.ndarray) -> np.ndarray:
-    """The int8 matrix (m, n) that the digits (planes, m, n) stand for."""
-    places = 1 << np.arange(len(digits) - 1, -1, -1)
-    return np.tensordot(places, digits.astype(np.int64), axes=1).astype(np.int8)
 
 
 def planes_conv2d(

@@ -1,0 +1,35 @@
+"""Schedule of convolutions that bring their own inner loops: one tile of pixels after the other, tiles in parallel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tvm import s_tir
+from tvm.tirx import PrimFunc
+
+from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize
+from tvm_ffn.schedules.rule import Machine
+
+
+class Tiled:
+    """Schedules `ternary_digits_conv2d` and `ternary_digits_dense`."""
+
+    OPS: ClassVar[tuple[str, ...]] = ("ternary_digits_conv2d", "ternary_digits_dense")
+
+    def apply(self, function: PrimFunc, machine: Machine) -> PrimFunc | None:
+        """The scheduled function, or None if this rule is not meant for it."""
+        if function.attrs.get("ffn.op") not in self.OPS:
+            return None
+        sch = s_tir.Schedule(function)
+        lanes = machine.lanes("int16")
+        names = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}
+        for name in ("planes", "residual_flat", "store"):
+            if name in names:
+                schedule_copy(sch, sch.get_sblock(name))
+        tile = sch.get_sblock("tile")
+        sch.parallel(sch.fuse(*sch.get_loops(tile)))
+        inner = {sch.get(b).name_hint for b in sch.get_child_blocks(tile)}
+        for name in ("middle", "epilogue"):
+            if name in inner:
+                vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
+        return sch.mod["main"]

@@ -1,0 +1,153 @@
+"""Convolutions, and dense layers on many rows, with weights as lists of signed binary digits (see `digit_sum`).
+
+Same numbers as an int8 convolution with the weights the digits stand for, without its multiplies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm.tirx import Buffer
+
+from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.digit_lists import (
+    DigitCut,
+    cut_inputs,
+    fold_rare_planes,
+    integer_weights,
+    pack_digits,
+    unpack_digits,
+)
+from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
+
+
+@dataclass(frozen=True, eq=False)
+class DigitsConv2d(TiledConv2d):
+    """Static description; ``group_outputs`` m counts one group, ``digits`` the entries of all groups' lists,
+    ``longest`` the bytes of the group with most."""
+
+    op: ClassVar[str] = "ternary_digits_conv2d"
+    tile: DigitTile
+    cut: DigitCut
+    group_outputs: int
+    digits: int
+    longest: int
+
+    @property
+    def pixel_block(self) -> int:
+        return self.tile.pixels
+
+    @property
+    def outputs(self) -> int:
+        return self.group_outputs
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Additions and multiplies executed."""
+        g = self.geometry
+        pixels, outputs = g.batch * g.out_height * g.out_width, g.groups * self.outputs
+        return pixels * digit_adds(self.digits, self.cut, outputs), pixels * outputs * self.epilogue.multiplies
+
+    @property
+    def argument_count(self) -> int:
+        return 2
+
+    def arguments(self, b: KernelBuilder) -> list[Buffer]:
+        """Lengths uint8 (groups, chunks, m, 2 planes) and entries uint8 (groups, longest) of `digit_lists`."""
+        g, cut = self.geometry, self.cut
+        return [
+            b.arg("counts", (g.groups, cut.chunks, self.outputs, 2 * cut.planes), "uint8"),
+            b.arg("codes", (g.groups, self.longest), "uint8"),
+        ]
+
+    def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
+        """Block "digits"."""
+        g, planes, n = self.geometry, tile.planes, tile.image
+        channels = g.channels // g.groups
+
+        def value(k: Any, p: Any) -> Any:
+            tap = k % g.taps
+            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
+            return planes[n, tile.group * channels + k // g.taps, offset + tile.start + p]
+
+        reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
+        counts, codes = arguments
+        total = digit_sum(b, counts, codes, self.cut, self.tile, tile.group, reads=reads, value=value)
+        return lambda m, p: total[m, p]
+
+    def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
+        """NumPy reference of `sums`."""
+        counts, codes = arguments
+        return integer_weights(unpack_digits(counts, codes, self.cut)).astype(np.int64) @ columns
+
+
+@dataclass(frozen=True, eq=False)
+class DigitsDense(DigitsConv2d):
+    """A dense layer as a 1x1 convolution whose pixels are the rows: x (rows, n) in, out (rows, m)."""
+
+    op: ClassVar[str] = "ternary_digits_dense"
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return self.geometry.width, self.geometry.channels
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return self.geometry.width, self.outputs
+
+    def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
+        """Block "planes": int16 (1, n, rows)."""
+        return self._transposed(b, "planes", x, "int16")
+
+    def residual_in(self, b: KernelBuilder, residual: Buffer) -> Buffer:
+        """Block "residual_flat": int8 (1, m, rows)."""
+        return self._transposed(b, "residual_flat", residual, "int8")
+
+    def rows_out(self, b: KernelBuilder, flat: Buffer, out: Buffer) -> None:
+        """Block "store"."""
+        b.compute("store", self.out_shape, self.epilogue.out_dtype, lambda p, m: flat[0, m, p], out=out)
+
+    def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
+        """NumPy oracle on the function's arguments without the output; returns the output."""
+        parameters = list(arguments)
+        if self.epilogue.residual:
+            parameters[4] = parameters[4].T
+        return self.outputs_numpy(x.T[None, :, None], *parameters)[0, 0].T
+
+    def _transposed(self, b: KernelBuilder, name: str, x: Buffer, dtype: str) -> Buffer:
+        rows, columns = (int(size) for size in x.shape)
+        return b.compute(
+            name,
+            (rows, columns),
+            dtype,
+            lambda p, k: x[p, k].astype(dtype),
+            at=lambda p, k: (0, k, p),
+            size=(1, columns, self.pixels),
+        )
+
+
+def digits_layer(
+    geometry: ConvGeometry,
+    digits: np.ndarray,
+    limit: int,
+    epilogue: Epilogue,
+    *,
+    lanes: int,
+    most: int,
+    dense: bool = False,
+) -> tuple[DigitsConv2d, tuple[np.ndarray, np.ndarray]]:
+    """The layer and its two constant arguments for ``digits`` int8 (groups, planes, m, n), the largest power first, and
+    activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile. A ``dense`` layer has the
+    geometry of a 1x1 convolution over one row of pixels."""
+    tile = tile_for(geometry.pixels, lanes, most)
+    digits = fold_rare_planes(digits, tile.longest_chunk)
+    cut = cut_inputs(digits, limit, tile.longest_chunk)
+    counts, codes = pack_digits(digits, cut)
+    kind = DigitsDense if dense else DigitsConv2d
+    entries = int(counts.sum(dtype=np.int64))
+    return kind(geometry, epilogue, tile, cut, digits.shape[2], entries, codes.shape[1]), (counts, codes)
