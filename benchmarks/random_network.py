@@ -23,10 +23,12 @@ from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit
 from tvm_ffn.importer import load_model
 from tvm_ffn.pipeline import Compilation, match
-from tvm_ffn.ranges import INT8_LIMIT, stored_as_int8
+from tvm_ffn.plan import Plan
+from tvm_ffn.ranges import INT8_LIMIT, Ranges, stored_as_int8
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
 SCALE = np.float32(1 / 32)  # of every int8 tensor
+DIGITS = 0.65  # a weight of digit planes
 SPREAD = 40.0  # standard deviation of int8 activations, in steps
 
 
@@ -52,7 +54,7 @@ def random_compilation(
     scales = dict.fromkeys(stored_as_int8(c.network), SCALE)
     limit = 2 ** (config.mid_bits - 1) - 1
     layers = {unit: _solution(rng, unit, c.settings[unit.name], zeros, limit) for unit in c.network.linear}
-    c.quantized = QuantizedNetwork(c.network, scales, layers, config.mid_bits)
+    c.quantized = QuantizedNetwork(c.network, Ranges(scales, {}), layers, config.mid_bits, Plan({}))
     return c
 
 
@@ -65,7 +67,10 @@ def _solution(
     if unit.is_depthwise or settings.precision == "int8":
         weight = rng.integers(-INT8_LIMIT, INT8_LIMIT + 1, unit.weight.shape, np.int8)
         scale = np.full((groups, m), 1 / (weight.std() * np.sqrt(n)), np.float32)
-        return LayerSolution(bias, 0.0, weight=weight, weight_scale=scale, reason="as configured")
+        return LayerSolution(bias, 0.0, 0.0, weight=weight, weight_scale=scale, reason="as configured")
+    if settings.method == "planes":
+        factors = tuple(_planes(rng, m, n, settings.planes or 1) for _ in range(groups))
+        return LayerSolution(bias, 0.0, 0.0, factors)
     k = settings.rank_for(m, n)
     middle = SCALE * SPREAD * np.sqrt(n * (1 - zeros)) * 4 / limit
     row = SCALE * SPREAD * 4 / (limit * np.sqrt(k * (1 - zeros)) * middle)
@@ -78,7 +83,16 @@ def _solution(
         )
         for _ in range(groups)
     )
-    return LayerSolution(bias, 0.0, factors, float(middle))
+    return LayerSolution(bias, 0.0, 0.0, factors, float(middle))
+
+
+def _planes(rng: np.random.Generator, m: int, n: int, planes: int) -> Factors:
+    """`DIGITS` digits a weight, all planes alike."""
+    y = _ternary(rng, n, planes * m, 1 - DIGITS / planes)
+    powers = 2.0 ** -np.arange(planes)
+    row = 1 / np.sqrt(n * DIGITS / planes * np.square(powers).sum())
+    x = np.tile(np.eye(m, dtype=np.int8), (1, planes))
+    return Factors(x, np.repeat(powers, m).astype(np.float32), y, np.full(m, row, np.float32))
 
 
 def _ternary(rng: np.random.Generator, rows: int, columns: int, zeros: float) -> np.ndarray:

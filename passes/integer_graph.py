@@ -70,7 +70,7 @@ class _Emitter:
 
     def __init__(self, quantized: QuantizedNetwork, plan: KernelPlan, record: IntegerGraph) -> None:
         self.quantized, self.plan, self.record = quantized, plan, record
-        self.network, self.scales = quantized.network, quantized.scales
+        self.network, self.ranges, self.scales = quantized.network, quantized.ranges, quantized.ranges.scales
         self.builder = relax.BlockBuilder()
         self.integers: dict[relax.Var, relax.Var] = {}
         self.floats: dict[relax.Var, relax.Var] = {}
@@ -131,10 +131,12 @@ class _Emitter:
 
     def _linear(self, unit: Unit) -> None:
         is_float = direct_float(unit, self.network)
+        channels = unit.groups * unit.weight.shape[1]
         scales = Scales(
             self.scales[unit.inputs[0]],
             None if is_float else self.scales[unit.output],
             None if unit.residual is None else self.scales[unit.residual],
+            np.ones(channels) if is_float else self.ranges.channel_steps(unit.output, channels),
         )
         solution = self.quantized.layers[unit]
         built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plan)
@@ -175,13 +177,14 @@ class _Emitter:
         self._store(unit, self._call("add", operator, arguments), is_float=False)
 
     def _affine(self, unit: Unit) -> None:
-        out = self.scales[unit.output]
-        constant = channel_values(unit.call.args[1], shape_of(unit.call)[1])
+        channels = shape_of(unit.call)[1]
+        out = self.ranges.channel_steps(unit.output, channels)
+        constant = channel_values(unit.call.args[1], channels)
         if unit.call.op.name == "relax.add":
             factor, bias = np.ones_like(constant), constant
         else:
             factor, bias = constant, np.zeros_like(constant) if unit.bias is None else unit.bias
-        scale = (factor * (self.scales[unit.inputs[0]] / out)).astype(np.float32)
+        scale = (factor * (self.ranges.channel_steps(unit.inputs[0], channels) / out)).astype(np.float32)
         offset = np.clip(np.rint(bias / out * 2**FRACTION_BITS), -(2**29), 2**29).astype(np.int32)
         operator = Affine(shape_of(unit.output), *self._bounds(unit))
         self._store(unit, self._call("affine", operator, [self.integer(unit.inputs[0]), scale, offset]), is_float=False)
@@ -194,7 +197,7 @@ class _Emitter:
         self._store(unit, self._call("activation", operator, [self.integer(unit.inputs[0]), scale]), is_float=False)
 
     def _bounds(self, unit: Unit) -> tuple[int, int]:
-        return stored_bounds(unit.activation, self.scales[unit.output])
+        return stored_bounds(unit.activation, self.ranges.step(unit.output).reshape(-1))
 
 
 def _out_dtype(operator: Any) -> str:

@@ -48,11 +48,13 @@ _LARGEST_BIAS = 2.0**29
 
 @dataclass(frozen=True)
 class Scales:
-    """Scales of a unit's input, output (None: fp32) and residual (None: none)."""
+    """Scales of a unit's input, output (None: fp32) and residual (None: none); ``steps`` float64 (M,) are the real
+    values of one step of each output channel, 1 for fp32."""
 
     input: float
     output: float | None
     residual: float | None
+    steps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def linear_operator(
     steps, alive = _steps(unit, solution, scales)
     shape = (unit.groups, -1)
     bias = np.rint(solution.bias.reshape(shape) / steps).astype(np.int32)
-    factor = (steps / (scales.output or 1.0)).astype(np.float32)
+    factor = (steps / scales.steps.reshape(shape)).astype(np.float32)
     slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
     scale = np.stack([factor * np.float32(slope) for slope in slopes])
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
@@ -117,7 +119,7 @@ def _epilogue(unit: Unit, scales: Scales) -> Epilogue:
     if scales.output is None:
         lo, hi = (None if np.isinf(v) else float(v) for v in (activation.lo, activation.hi))
         return Epilogue("float32", lo, hi)
-    lo, hi = stored_bounds(activation, scales.output)
+    lo, hi = stored_bounds(activation, scales.steps)
     return Epilogue("int8", lo, hi, leaky=activation.slope != 1.0, residual=scales.residual is not None)
 
 

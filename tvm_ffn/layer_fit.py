@@ -11,7 +11,6 @@ import numpy as np
 
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.factorize import Factors, factorize, factorize_planes, response_error
-from tvm_ffn.graph import Unit
 from tvm_ffn.layer_rows import WIDEST, LayerRows, Metric
 from tvm_ffn.ranges import INT8_LIMIT, choose_scale
 from tvm_ffn.solution import LayerSolution
@@ -19,14 +18,14 @@ from tvm_ffn.solution import LayerSolution
 _MIDDLE_ROWS = 2000  # rows looked at for the scale of a layer's middle
 
 
-def fit_ternary(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNConfig) -> LayerSolution:
-    """Factors for every group, or digit planes."""
-    groups, m, n = unit.weight.shape
+def fit_ternary(weight: np.ndarray, settings: LayerConfig, rows: LayerRows, config: FFNConfig) -> LayerSolution:
+    """Factors for every group of ``weight`` (groups, m, n), or digit planes."""
+    groups, m, n = weight.shape
     factors: list[Factors] = []
     biases, errors, missed = [], [], []
     for index in range(groups):
         group = rows.group(index, m)
-        target, metric = group.problem(unit.weight[index], config, repair=settings.method != "sdd")
+        target, metric = group.problem(weight[index], config, repair=settings.method != "sdd")
         solved = _factorize(target, metric, settings, config)
         factors.append(solved)
         biases.append(group.bias(solved.weight()))
@@ -44,13 +43,15 @@ def fit_ternary(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNC
     )
 
 
-def fit_int8(unit: Unit, settings: LayerConfig, rows: LayerRows, config: FFNConfig, reason: str) -> LayerSolution:
+def fit_int8(
+    original: np.ndarray, settings: LayerConfig, rows: LayerRows, config: FFNConfig, reason: str
+) -> LayerSolution:
     """Symmetric int8 weights, one scale an output; repaired like factors unless data may not change the weights."""
-    groups, m, _ = unit.weight.shape
+    groups, m, _ = original.shape
     weights, scales, biases, errors, missed = [], [], [], [], []
     for index in range(groups):
         group = rows.group(index, m)
-        target, _ = group.problem(unit.weight[index], config, repair=settings.method != "sdd")
+        target, _ = group.problem(original[index], config, repair=settings.method != "sdd")
         scale = np.maximum(np.abs(target).max(1), np.finfo(np.float32).tiny) / np.float32(INT8_LIMIT)
         weight = np.rint(target / scale[:, None]).astype(np.int8)
         effective = weight.astype(np.float32) * scale[:, None]

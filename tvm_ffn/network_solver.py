@@ -9,7 +9,7 @@ residual got wrong.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from tvm_ffn.layer_rows import LayerRows
 from tvm_ffn.observation import Observation, Rows, is_held_out
 from tvm_ffn.plan import Plan
 from tvm_ffn.progress import progress
-from tvm_ffn.ranges import INT8_LIMIT, choose_scales, stored_as_int8
+from tvm_ffn.ranges import INT8_LIMIT, Ranges, choose_ranges, stored_as_int8
 from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 from tvm_ffn.unit_rows import conv_attributes, inputs_at, outputs_of, positions
@@ -44,15 +44,15 @@ def solve_network(
 ) -> QuantizedNetwork:
     """Choose all scales and solve all linear units as planned; ``batched`` says whether the graph's operators take many
     samples at once."""
-    scales = choose_scales(network, observation.samples)
-    solver = _Solver(network, scales, config, {name: layer.settings for name, layer in plan.layers.items()})
+    ranges = choose_ranges(network, observation.samples, observation.peaks)
+    solver = _Solver(network, ranges, config, {name: layer.settings for name, layer in plan.layers.items()})
     solver.load(batches, CHUNK if batched else solver.batch)
     solutions = {}
     for unit in progress(network.units, "solving"):
         if unit.is_linear:
             solutions[unit] = solver.solve(unit, observation.rows[unit])
         solver.run(unit, solutions.get(unit))
-    return QuantizedNetwork(network, scales, solutions, config.mid_bits, plan, solver.compare(observation.answers))
+    return QuantizedNetwork(network, ranges, solutions, config.mid_bits, plan, solver.compare(observation.answers))
 
 
 class _Solver:
@@ -61,11 +61,11 @@ class _Solver:
     def __init__(
         self,
         network: Network,
-        scales: Mapping[relax.Var, float],
+        ranges: Ranges,
         config: FFNConfig,
         layers: Mapping[str, LayerConfig | None],
     ) -> None:
-        self.network, self.scales, self.config, self.layers = network, scales, config, layers
+        self.network, self.ranges, self.config, self.layers = network, ranges, config, layers
         self.stored = stored_as_int8(network)
         self.values: dict[relax.Var, list[Any]] = {}
         self.chunks = 0
@@ -110,16 +110,20 @@ class _Solver:
     def _keep(self, var: relax.Var, value: Any) -> Any:
         if var not in self.stored:
             return value
-        scale = np.float32(self.scales[var])
-        return np.clip(np.rint(value / scale), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+        return np.clip(np.rint(value / self.ranges.step(var)), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
     def _read(self, var: relax.Var, chunk: int) -> Any:
+        """The real value."""
         value = self.values[var][chunk]
-        return value * np.float32(self.scales[var]) if var in self.stored else value
+        return value * self.ranges.step(var) if var in self.stored else value
+
+    def _read_equalized(self, var: relax.Var, chunk: int) -> np.ndarray:
+        """The value divided by the channels' ratios: what `Ranges.weight` acts on."""
+        return self.values[var][chunk] * np.float32(self.ranges.scales[var])
 
     def _evaluate(self, unit: Unit, solution: LayerSolution | None, chunk: int) -> Any:
         if solution is not None:
-            value = self._linear(unit, solution, self._read(unit.inputs[0], chunk))
+            value = self._linear(unit, solution, self._read_equalized(unit.inputs[0], chunk))
         else:
             value = self._operand(unit.call, chunk)
             if unit.bias is not None:
@@ -155,20 +159,23 @@ class _Solver:
         response = rows.response
         if unit.residual is not None:
             response = response - np.concatenate(list(self._residual_rows(unit, rows.index)))
-        found = self._sampled(unit, unit.inputs[0], rows.index)
+        found = self._sampled(unit, unit.inputs[0], rows.index, self._read_equalized)
         inputs = np.concatenate([inputs_at(unit, x, mine) for x, mine in found])
         held = is_held_out(rows.index // max(1, positions(unit) // self.batch))
         reason = reason_for_int8(unit, settings, self.network)
         sampled = LayerRows(inputs, response, held)
+        weight = self.ranges.weight(unit)
         if reason:
-            return fit_int8(unit, settings, sampled, self.config, reason)
-        return fit_ternary(unit, settings, sampled, self.config)
+            return fit_int8(weight, settings, sampled, self.config, reason)
+        return fit_ternary(weight, settings, sampled, self.config)
 
-    def _sampled(self, unit: Unit, var: relax.Var, index: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
+    def _sampled(
+        self, unit: Unit, var: relax.Var, index: np.ndarray, read: Callable[[relax.Var, int], Any]
+    ) -> Iterator[tuple[Any, np.ndarray]]:
         """The chunks of ``var`` that hold sampled positions of the unit's output, each with those of its own."""
         start = 0
         for chunk in range(self.chunks):
-            x = self._read(var, chunk)
+            x = read(var, chunk)
             end = start + positions(unit) * (len(x) // shape_of(var)[0])
             first, last = np.searchsorted(index, (start, end))
             if last > first:
@@ -178,7 +185,7 @@ class _Solver:
     def _residual_rows(self, unit: Unit, index: np.ndarray) -> Iterator[np.ndarray]:
         """The unit's residual at the sampled positions, float32 (rows, M)."""
         assert unit.residual is not None
-        for x, mine in self._sampled(unit, unit.residual, index):
+        for x, mine in self._sampled(unit, unit.residual, index, self._read):
             yield outputs_of(x, unit.kind)[mine]
 
 

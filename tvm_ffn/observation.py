@@ -17,7 +17,7 @@ from tvm import relax
 from tvm_ffn.errors import DataError
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.interpreter import Interpreter
-from tvm_ffn.ranges import stored_as_int8
+from tvm_ffn.ranges import Sample, stored_as_int8
 from tvm_ffn.unit_rows import inputs_at, outputs_of, positions
 
 VALUES_A_TENSOR = 200_000  # sampled for the choice of a scale
@@ -47,9 +47,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the fp32 pass saw; ``answers`` are the outputs of the first held-out samples, samples first."""
+    """What the fp32 pass saw.
 
-    samples: dict[relax.Var, list[np.ndarray]]
+    ``peaks`` (C,) are the channels' largest magnitudes in a sample, on average, of every int8 tensor (N, C, H, W);
+    ``answers`` are the outputs of the first held-out samples, samples first.
+    """
+
+    samples: dict[relax.Var, list[Sample]]
+    peaks: dict[relax.Var, np.ndarray]
     rows: dict[Unit, Rows]
     answers: list[np.ndarray]
     count: int
@@ -95,7 +100,8 @@ def observe(
     interpreter = Interpreter(mod)
     rng = np.random.default_rng(seed)
     wanted = stored_as_int8(network)
-    samples: dict[relax.Var, list[np.ndarray]] = {var: [] for var in wanted}
+    samples: dict[relax.Var, list[Sample]] = {var: [] for var in wanted}
+    peaks = {var: np.zeros(shape_of(var)[1], np.float32) for var in wanted if len(shape_of(var)) == 4}
     layers = {unit: _LayerSample(unit, rows, rng) for unit in network.linear}
     readers: dict[relax.Var, list[_LayerSample]] = {}
     for unit, layer in layers.items():
@@ -110,15 +116,22 @@ def observe(
             if var in wanted:
                 if not np.isfinite(value).all():
                     raise DataError(f"the model computes NaN or infinity on the calibration data, at '{var.name}'")
-                flat = value.reshape(-1)
-                drawn = max(1, min(flat.size, round(VALUES_A_TENSOR * size / count)))
-                samples[var].append(flat[rng.integers(0, flat.size, drawn)].astype(np.float32))
+                samples[var].append(_draw(value, round(VALUES_A_TENSOR * size / count), rng))
+                if var in peaks:
+                    peaks[var] += np.abs(value).max(axis=(2, 3)).sum(0) / count
             for layer in readers.get(var, []):
                 layer.see_input(value, size / count)
             if var in writers:
                 writers[var].see_response(value)
             answers.see(var, value, size)
-    return Observation(samples, {unit: layer.rows() for unit, layer in layers.items()}, answers.result(), count)
+    return Observation(samples, peaks, {unit: layer.rows() for unit, layer in layers.items()}, answers.result(), count)
+
+
+def _draw(value: np.ndarray, wanted: int, rng: np.random.Generator) -> Sample:
+    """At most ``wanted`` values of a tensor, and at least one."""
+    place = rng.integers(0, value.size, max(1, min(value.size, wanted)))
+    channels = place // int(np.prod(value.shape[2:])) % value.shape[1] if value.ndim == 4 else 0 * place
+    return Sample(value.reshape(-1)[place].astype(np.float32), channels)
 
 
 class _Answers:

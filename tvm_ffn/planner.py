@@ -43,8 +43,8 @@ def make_plan(
     share: float = 1.0,
 ) -> Plan:
     """Fill in the penalties of the ``measured`` layers for a ``share`` of a budget of one entry (`config.BUDGETS`); the
-    settings of all others stay as they are. Whatever the budget, the plan keeps within one addition a MAC and int8's
-    bytes."""
+    settings of all others stay as they are. A plan for a drop keeps within one addition a MAC and int8's bytes, whatever
+    the drop."""
     by_bytes = "bytes" in budget
     layers = _trusted(measured)
     ((goal, amount),) = budget.items()
@@ -69,11 +69,10 @@ def make_plan(
 
     if not layers:
         return Plan({name: PlannedLayer(given) for name, given in settings.items()}, budget)
-    price = max(_largest(adds, 1.0), _largest(stored, 1.0))
     if goal == "max_drop":
-        price = max(price, _smallest(damage, amount * DAMAGE_PER_POINT))
+        price = max(_largest(adds, 1.0), _largest(stored, 1.0), _smallest(damage, amount * DAMAGE_PER_POINT))
     else:
-        price = max(price, _largest(stored if by_bytes else adds, amount))
+        price = _largest(stored if by_bytes else adds, amount)
     chosen = {unit.name: (s, penalties(price)[unit]) for unit, s in layers.items()}
     return Plan({name: _planned(given, chosen.get(name)) for name, given in settings.items()}, budget)
 

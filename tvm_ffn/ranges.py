@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import relax
 
+from tvm_ffn.equalize import ChannelRatios
 from tvm_ffn.graph import Network, Unit
 
 INT8_LIMIT = 127
@@ -55,11 +57,53 @@ def scale_classes(network: Network) -> dict[relax.Var, relax.Var]:
     return {var: find(var) for var in parent}
 
 
-def choose_scales(network: Network, samples: Mapping[relax.Var, Iterable[np.ndarray]]) -> dict[relax.Var, float]:
-    """Scale of every int8 variable from ``samples`` of its fp32 values."""
+@dataclass(frozen=True)
+class Sample:
+    """Some values of a tensor, float32 (n,), and the channels (second axis of four) they are of, int64 (n,)."""
+
+    values: np.ndarray
+    channels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the integers of every int8 variable mean: ``x = scale * ratio[channel] * q``; few variables have ratios."""
+
+    scales: Mapping[relax.Var, float]
+    ratios: Mapping[relax.Var, np.ndarray]
+
+    def step(self, var: relax.Var) -> np.ndarray:
+        """Real value of one step: float32 (1,), or (C, 1, 1) to multiply a tensor (N, C, H, W) with."""
+        scale = np.float32(self.scales[var])
+        return self.ratios[var][:, None, None] * scale if var in self.ratios else np.array([scale])
+
+    def channel_steps(self, var: relax.Var, channels: int) -> np.ndarray:
+        """The same as float64 (channels,)."""
+        ratio = self.ratios[var] if var in self.ratios else np.ones(channels)
+        return self.scales[var] * ratio.astype(np.float64)
+
+    def weight(self, unit: Unit) -> np.ndarray:
+        """A linear unit's fp32 weight (groups, m, n) as it acts on inputs divided by their ratios."""
+        ratio = self.ratios.get(unit.inputs[0])
+        if ratio is None:
+            return unit.weight
+        groups, _, n = unit.weight.shape
+        return unit.weight * np.repeat(ratio.reshape(groups, -1), n * groups // len(ratio), axis=1)[:, None]
+
+
+def choose_ranges(
+    network: Network, samples: Mapping[relax.Var, Iterable[Sample]], peaks: Mapping[relax.Var, np.ndarray]
+) -> Ranges:
+    """Ratios from the channels' ``peaks``, then the scale of every int8 variable from ``samples`` of its values."""
+    ratios = ChannelRatios(network, stored_as_int8(network), peaks)
     classes = scale_classes(network)
     pooled: dict[relax.Var, list[np.ndarray]] = {}
     for var, representative in classes.items():
-        pooled.setdefault(representative, []).extend(samples[var])
-    scales = {var: choose_scale(np.concatenate(parts), INT8_LIMIT) for var, parts in pooled.items()}
-    return {var: scales[representative] for var, representative in classes.items()}
+        ratio = ratios.of(var)
+        parts = [s.values if ratio is None else s.values / ratio[s.channels] for s in samples[var]]
+        pooled.setdefault(representative, []).extend(parts)
+    chosen = {var: choose_scale(np.concatenate(parts), INT8_LIMIT) for var, parts in pooled.items()}
+    scales = {var: chosen[representative] for var, representative in classes.items()}
+    ratios.bound(scales, INT8_LIMIT)
+    found = {var: ratios.of(var) for var in scales}
+    return Ranges(scales, {var: ratio for var, ratio in found.items() if ratio is not None})

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from tvm import relax
 
 from tvm_ffn.comparison import Verification
 from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Network, Unit
 from tvm_ffn.plan import Plan
+from tvm_ffn.ranges import Ranges
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LayerSolution:
 
     @cached_property
     def effective_weight(self) -> np.ndarray:
-        """The fp32 matrix (groups, m, n) that the layer's integers stand for."""
+        """The fp32 matrix (groups, m, n) that the layer's integers stand for, on inputs divided by their ratios."""
         if self.factors:
             return np.stack([factors.weight() for factors in self.factors])
         assert self.weight is not None and self.weight_scale is not None
@@ -48,14 +48,14 @@ class LayerSolution:
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """The units with the scale of every int8 tensor and the solution of every linear unit.
+    """The units with the range of every int8 tensor and the solution of every linear unit.
 
     ``plan`` is what was solved for. ``held_out`` compares the network with fp32 on the calibration samples that nothing
     was fitted to (None without any).
     """
 
     network: Network
-    scales: Mapping[relax.Var, float]
+    ranges: Ranges
     layers: Mapping[Unit, LayerSolution]
     middle_bits: int
     plan: Plan

@@ -14,6 +14,7 @@ from tvm_ffn.comparison import Verification
 from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Network
 from tvm_ffn.plan import Plan
+from tvm_ffn.ranges import Ranges
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
 _FACTORS = tuple(f.name for f in dataclasses.fields(Factors))
@@ -23,9 +24,10 @@ _ARRAYS = ("bias", "weight", "weight_scale")  # of a LayerSolution; the others a
 def to_arrays(quantized: QuantizedNetwork) -> dict[str, np.ndarray]:
     """All that `from_arrays` needs beside the network itself."""
     place = {unit: index for index, unit in enumerate(quantized.network.units)}
-    scaled = [i for i, var in enumerate(_variables(quantized.network)) if var in quantized.scales]
-    scales = [quantized.scales[var] for var in _variables(quantized.network) if var in quantized.scales]
-    arrays = {"scaled": np.array(scaled, np.int64), "scales": np.array(scales, np.float64)}
+    ranges, variables = quantized.ranges, list(enumerate(_variables(quantized.network)))
+    scaled = [(index, ranges.scales[var]) for index, var in variables if var in ranges.scales]
+    arrays = {"scaled": np.array(scaled, np.float64).reshape(-1, 2)}
+    arrays |= {f"ratio.{index}": ranges.ratios[var] for index, var in variables if var in ranges.ratios}
     layers = {}
     for unit, solution in quantized.layers.items():
         values = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
@@ -44,7 +46,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
     """The solution of ``network``. Raises KeyError, ValueError, TypeError or IndexError for arrays that are not its."""
     head = json.loads(arrays["head"].tobytes())
     variables = _variables(network)
-    scales = {variables[i]: float(s) for i, s in zip(arrays["scaled"], arrays["scales"], strict=True)}
+    scales = {variables[int(index)]: float(scale) for index, scale in arrays["scaled"]}
+    ratios = {var: arrays[f"ratio.{i}"] for i, var in enumerate(variables) if f"ratio.{i}" in arrays}
     layers = {}
     for key, values in head["layers"].items():
         groups = values.pop("groups")
@@ -55,7 +58,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
     if shapes != {unit: unit.weight.shape for unit in network.linear}:
         raise ValueError("it solves other layers than this network's")
     held_out = None if head["held_out"] is None else Verification(**head["held_out"])
-    return QuantizedNetwork(network, scales, layers, head["middle_bits"], Plan.from_json(head["plan"]), held_out)
+    return QuantizedNetwork(
+        network, Ranges(scales, ratios), layers, head["middle_bits"], Plan.from_json(head["plan"]), held_out
+    )
 
 
 def _variables(network: Network) -> list[relax.Var]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tvm_ffn.pipeline import Compilation, run
 from tvm_ffn.solution import QuantizedNetwork
 
 CONFIG = FFNConfig(rounds=1, sweeps=1)
-DATA = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+DATA = np.random.default_rng(0).standard_normal((12, 3, 8, 8)).astype(np.float32)
 
 
 def net(seed: int = 0) -> onnx.ModelProto:
@@ -37,9 +38,9 @@ def solved(cache: Path, config: FFNConfig = CONFIG, data: np.ndarray = DATA, see
 def equal(first: QuantizedNetwork, second: QuantizedNetwork) -> bool:
     def flat(quantized: QuantizedNetwork) -> list:
         layers = [quantized.layers[unit] for unit in quantized.network.linear]
-        values = [vars(layer) | {"factors": [vars(f) for f in layer.factors]} for layer in layers]
-        scales = sorted((var.name, scale) for var, scale in quantized.scales.items())
-        return [scales, values, quantized.middle_bits]
+        values = [dataclasses.asdict(layer) for layer in layers]
+        ranges = [sorted((v.name, r) for v, r in part.items()) for part in vars(quantized.ranges).values()]
+        return [ranges, values, quantized.middle_bits, quantized.plan, quantized.held_out]
 
     return repr(flat(first)) == repr(flat(second))
 
