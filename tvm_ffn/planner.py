@@ -43,8 +43,8 @@ def make_plan(
     share: float = 1.0,
 ) -> Plan:
     """Fill in the penalties of the ``measured`` layers for a ``share`` of a budget of one entry (`config.BUDGETS`); the
-    settings of all others stay as they are. A plan for a drop keeps within one addition a MAC and int8's bytes, whatever
-    the drop."""
+    settings of all others stay as they are. A plan for a drop keeps within one addition a MAC and int8's bytes,
+    whatever the drop."""
     by_bytes = "bytes" in budget
     layers = _trusted(measured)
     ((goal, amount),) = budget.items()

@@ -1,0 +1,104 @@
+"""Ratios of channels: who has them, who shares them, and that they leave the arithmetic what it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.small_net import Net
+from tvm_ffn import targets
+from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.pipeline import Compilation, run
+from tvm_ffn.ranges import INT8_LIMIT, Ranges
+
+INT8 = FFNConfig(layers={"re:.*": LayerConfig(precision="int8")}, calibration_rows=4000)
+DATA = np.random.default_rng(0).standard_normal((60, 3, 10, 10)).astype(np.float32)
+UNEVEN = np.geomspace(0.01, 1, 8).astype(np.float32)
+
+
+def uneven(net: Net, x: str, inputs: int) -> str:
+    """A convolution whose 8 outputs differ in size by up to 100 times."""
+    weight = net.rng.standard_normal((8, inputs, 3, 3)) * UNEVEN[:, None, None, None] / np.sqrt(9 * inputs)
+    return str(net("Conv", x, net.const(weight), net.const(0.1 * UNEVEN), pads=[1] * 4, kernel_shape=[3, 3]))
+
+
+def solved(model: onnx.ModelProto, config: FFNConfig = INT8) -> Compilation:
+    return run(Compilation(model, targets.parse_target("llvm"), config, DATA), stop_after="factorize")
+
+
+def ratios(c: Compilation) -> dict[str, np.ndarray | None]:
+    """By the kind and number of the unit that writes a tensor."""
+    ranges = c.quantized.ranges
+    return {f"{u.kind}{i}": ranges.ratios.get(u.output) for i, u in enumerate(c.network.units)}
+
+
+def test_tensors_between_layers_have_ratios_that_follow_their_channels() -> None:
+    net = Net(1, 3, 10, 10)
+    x = net("Relu", uneven(net, "x", 3))
+    c = solved(net.model(net.dense(net("Flatten", net("GlobalAveragePool", net.conv(x, 8, 6))), 6, 4)))
+    found = ratios(c)["conv2d0"]
+    assert found is not None and np.corrcoef(np.log(found), np.log(UNEVEN))[0, 1] > 0.95
+    assert c.network.parameters[0] not in c.quantized.ranges.ratios
+
+
+def test_sums_share_and_concatenations_string_together() -> None:
+    net = Net(1, 3, 10, 10)
+    stem = net("Relu", uneven(net, "x", 3))
+    joined = net("Relu", net("Add", net.conv(stem, 8, 8), stem))
+    both = net(
+        "Concat",
+        net("MaxPool", joined, kernel_shape=[2, 2], strides=[2, 2]),
+        net.conv(stem, 8, 5, strides=[2, 2]),
+        axis=1,
+    )
+    c = solved(net.model(net("GlobalAveragePool", net.conv(both, 13, 4))))
+    units, found = c.network.units, c.quantized.ranges.ratios
+    stem_out, joined_out = units[0].output, next(u for u in units if u.residual is not None).output
+    np.testing.assert_array_equal(found[stem_out], found[joined_out])
+    concat = next(u for u in units if u.kind == "concat")
+    np.testing.assert_array_equal(found[concat.output][:8], found[joined_out])
+    np.testing.assert_array_equal(found[concat.output], np.concatenate([found[var] for var in concat.inputs]))
+
+
+def test_what_others_read_has_none() -> None:
+    net = Net(1, 3, 10, 10)
+    x = uneven(net, "x", 3)
+    model = net.model(
+        net.conv(net("Softmax", x, axis=1), 8, 4),
+        net.conv(net("Clip", uneven(net, "x", 3), net.const(np.float32(-0.2)), net.const(np.float32(0.3))), 8, 4),
+    )
+    found = solved(model).quantized.ranges.ratios
+    assert not found
+
+
+@pytest.mark.parametrize("bound", [0.05, 6.0])
+def test_every_channel_is_clipped_at_the_activations_bound(bound: float) -> None:
+    net = Net(1, 3, 10, 10)
+    x = net("Clip", uneven(net, "x", 3), net.const(np.float32(0)), net.const(np.float32(bound)))
+    c = solved(net.model(net.conv(x, 8, 6)))
+    clipped = c.network.units[0]
+    assert clipped.activation.hi == np.float32(bound)
+    steps = c.quantized.ranges.channel_steps(clipped.output, 8)
+    assert np.all(steps * INT8_LIMIT <= bound * 1.0001)
+
+
+def test_equalised_channels_keep_their_small_values() -> None:
+    """A channel a hundred times smaller than the largest is read by a layer that needs it as much."""
+    net = Net(1, 3, 10, 10)
+    x = net("Relu", uneven(net, "x", 3))
+    weight = net.rng.standard_normal((6, 8, 1, 1)) / UNEVEN[:, None, None]
+    c = solved(net.model(net("Conv", x, net.const(weight), kernel_shape=[1, 1])))
+    assert c.quantized.held_out is not None
+    assert max(c.quantized.held_out.relative_error.values()) < 0.03
+
+
+def test_weights_take_the_ratios_of_their_inputs() -> None:
+    net = Net(1, 3, 10, 10)
+    x = net("Relu", uneven(net, "x", 3))
+    c = solved(net.model(net.conv(x, 8, 8, groups=2)))
+    unit = c.network.units[1]
+    ratio = np.arange(1, 9, dtype=np.float32)
+    scaled = Ranges({}, {unit.inputs[0]: ratio}).weight(unit)
+    np.testing.assert_array_equal(scaled[0, :, :9], unit.weight[0, :, :9] * 1)
+    np.testing.assert_array_equal(scaled[1, :, 27:36], unit.weight[1, :, 27:36] * 8)
