@@ -54,7 +54,7 @@ def random_compilation(
     scales = dict.fromkeys(stored_as_int8(c.network), SCALE)
     limit = 2 ** (config.mid_bits - 1) - 1
     layers = {unit: _solution(rng, unit, c.settings[unit.name], zeros, limit) for unit in c.network.linear}
-    c.quantized = QuantizedNetwork(c.network, Ranges(scales, {}), layers, config.mid_bits, Plan({}))
+    c.quantized = QuantizedNetwork(c.network, Ranges(scales, {}, {}), layers, config.mid_bits, Plan({}))
     return c
 
 

@@ -132,11 +132,20 @@ class _Emitter:
     def _linear(self, unit: Unit) -> None:
         is_float = direct_float(unit, self.network)
         channels = unit.groups * unit.weight.shape[1]
+        ranges, residual = self.ranges, unit.residual
+        steps = np.ones(channels) if is_float else ranges.channel_steps(unit.output, channels)
+        out_zero = 0 if is_float else ranges.zero(unit.output)
+        offset = out_zero * steps
+        if residual is not None:
+            offset -= ranges.zero(residual) * ranges.channel_steps(residual, channels)
         scales = Scales(
             self.scales[unit.inputs[0]],
             None if is_float else self.scales[unit.output],
-            None if unit.residual is None else self.scales[unit.residual],
-            np.ones(channels) if is_float else self.ranges.channel_steps(unit.output, channels),
+            None if residual is None else self.scales[residual],
+            steps,
+            offset,
+            ranges.zero(unit.inputs[0]),
+            out_zero,
         )
         solution = self.quantized.layers[unit]
         built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plan)

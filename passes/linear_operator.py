@@ -48,13 +48,20 @@ _LARGEST_BIAS = 2.0**29
 
 @dataclass(frozen=True)
 class Scales:
-    """Scales of a unit's input, output (None: fp32) and residual (None: none); ``steps`` float64 (M,) are the real
-    values of one step of each output channel, 1 for fp32."""
+    """Scales of a unit's input, output (None: fp32) and residual (None: none).
+
+    ``steps`` float64 (M,) are the real values of one step of each output channel, 1 for fp32. ``zero`` and ``out_zero``
+    are the integers that stand for 0 in the input and the output, and ``offset`` float64 (M,) is what the output's and
+    the residual's take into the bias, in real units.
+    """
 
     input: float
     output: float | None
     residual: float | None
     steps: np.ndarray
+    offset: np.ndarray
+    zero: int = 0
+    out_zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,30 @@ def linear_operator(
     epilogue = _epilogue(unit, scales)
     steps, alive = _steps(unit, solution, scales)
     shape = (unit.groups, -1)
-    bias = np.rint(solution.bias.reshape(shape) / steps).astype(np.int32)
     factor = (steps / scales.steps.reshape(shape)).astype(np.float32)
     slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
     scale = np.stack([factor * np.float32(slope) for slope in slopes])
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
+    geometry = conv_geometry(unit, scales.zero) if unit.kind == "conv2d" else None
+    sums = np.zeros(steps.shape)
     if solution.is_ternary and solution.factors[0].planes:
-        operator, weights, kernel = _planes(unit, solution, plan, epilogue, alive)
+        digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
+        operator, weights, kernel = _planes(unit, geometry, digits, plan, epilogue)
+        sums = integer_weights(digits).sum(axis=2, dtype=np.float64)
     elif solution.is_ternary:
-        operator, weights, kernel = _ternary(unit, solution, scales, middle_bits, plan, epilogue, alive)
+        assert scales.zero == 0, "the middle of a two-stage product has no bias"
+        operator, weights, kernel = _ternary(unit, geometry, solution, scales, middle_bits, plan, epilogue, alive)
     else:
-        operator, weights, kernel = _int8(unit, solution, plan, epilogue)
+        assert solution.weight is not None
+        operator, weights, kernel = _int8_kernel(unit, geometry, solution.weight, plan, epilogue)
+        sums = solution.weight.sum(axis=2, dtype=np.float64)
+    bias = (np.rint(_real_bias(solution, scales).reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
     constants = (*weights, bias, scale)
     stored = sum(array.nbytes for array in constants) + getattr(operator, "code_bytes", 0)
     return LinearOperator(operator, constants, residual_scale, kernel, stored)
 
 
-def conv_geometry(unit: Unit) -> ConvGeometry:
+def conv_geometry(unit: Unit, pad_value: int = 0) -> ConvGeometry:
     """Geometry of a conv2d unit."""
     batch, channels, height, width = shape_of(unit.call.args[0])
     attrs = unit.call.attrs
@@ -106,6 +120,7 @@ def conv_geometry(unit: Unit) -> ConvGeometry:
         padding=(top, left, bottom, right),
         dilation=_pair(attrs.dilation),
         groups=int(attrs.groups),
+        pad_value=pad_value,
     )
 
 
@@ -119,7 +134,7 @@ def _epilogue(unit: Unit, scales: Scales) -> Epilogue:
     if scales.output is None:
         lo, hi = (None if np.isinf(v) else float(v) for v in (activation.lo, activation.hi))
         return Epilogue("float32", lo, hi)
-    lo, hi = stored_bounds(activation, scales.steps)
+    lo, hi = stored_bounds(activation, scales.steps, scales.out_zero)
     return Epilogue("int8", lo, hi, leaky=activation.slope != 1.0, residual=scales.residual is not None)
 
 
@@ -133,13 +148,19 @@ def _steps(unit: Unit, solution: LayerSolution, scales: Scales) -> tuple[np.ndar
     else:
         assert solution.weight_scale is not None
         steps = solution.weight_scale.astype(np.float64) * scales.input
-    bias = np.abs(solution.bias.reshape(steps.shape).astype(np.float64))
+    bias = np.abs(_real_bias(solution, scales).reshape(steps.shape))
     alive = (steps > 0) & (bias < _LARGEST_BIAS * steps)
     return np.where(alive, steps, np.maximum(bias / _LARGEST_BIAS, np.finfo(np.float32).tiny)), alive
 
 
+def _real_bias(solution: LayerSolution, scales: Scales) -> np.ndarray:
+    """Bias and offset, float64 (M,)."""
+    return solution.bias.astype(np.float64) + scales.offset
+
+
 def _ternary(
     unit: Unit,
+    geometry: ConvGeometry | None,
     solution: LayerSolution,
     scales: Scales,
     middle_bits: int,
@@ -161,8 +182,8 @@ def _ternary(
         cut_x = segments(flat_x, limit, step=1, chunk=terms)
         gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
         return gemv, (pack_masks(y[0], LANES), middle, pack_masks(x[0], LANES)), GEMV_KERNEL
-    if unit.name in plan.code_layers:
-        code = code_conv2d(conv_geometry(unit), y[0], x[0], (INT8_LIMIT, limit), epilogue, ISAS[plan.isa])
+    if geometry is not None and unit.name in plan.code_layers:
+        code = code_conv2d(geometry, y[0], x[0], (INT8_LIMIT, limit), epilogue, ISAS[plan.isa])
         return code, (middle,), f"{CODE_KERNEL}-{plan.isa}"
     cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
@@ -172,33 +193,29 @@ def _ternary(
         middle,
         np.stack([pack_groups(part, cut_x) for part in x]),
     )
-    if unit.kind == "dense":
+    if geometry is None:
         return TernaryDense(rows, product, plan.pixel_block), weights, ROWS_KERNEL
-    return TernaryConv2d(conv_geometry(unit), product, plan.pixel_block), weights, ROWS_KERNEL
-
-
-def _int8(
-    unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue
-) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    assert solution.weight is not None
-    return _int8_kernel(unit, solution.weight, plan, epilogue)
+    return TernaryConv2d(geometry, product, plan.pixel_block), weights, ROWS_KERNEL
 
 
 def _planes(
-    unit: Unit, solution: LayerSolution, plan: KernelPlan, epilogue: Epilogue, alive: np.ndarray
+    unit: Unit, geometry: ConvGeometry | None, digits: np.ndarray, plan: KernelPlan, epilogue: Epilogue
 ) -> tuple[Any, tuple[np.ndarray, ...], str]:
     """Digit planes as code or as lists; a dense layer on few rows has the same numbers from the int8 kernel."""
-    digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
-    if unit.name in plan.code_layers:
-        code = planes_conv2d(conv_geometry(unit), digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
+    if geometry is not None and unit.name in plan.code_layers:
+        code = planes_conv2d(geometry, digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
         return code, (), f"{PLANES_KERNEL}-{plan.isa}"
     if has_few_rows(unit):
-        return _int8_kernel(unit, integer_weights(digits), plan, epilogue)
-    is_dense = unit.kind == "dense"
+        return _int8_kernel(unit, geometry, integer_weights(digits), plan, epilogue)
     rows = int(np.prod(shape_of(unit.call)[:-1]))
-    geometry = ConvGeometry(1, digits.shape[3], 1, rows) if is_dense else conv_geometry(unit)
     operator, lists = digits_layer(
-        geometry, digits, INT8_LIMIT, epilogue, lanes=plan.lanes, most=plan.digit_vectors, dense=is_dense
+        geometry or ConvGeometry(1, digits.shape[3], 1, rows),
+        digits,
+        INT8_LIMIT,
+        epilogue,
+        lanes=plan.lanes,
+        most=plan.digit_vectors,
+        dense=geometry is None,
     )
     return operator, lists, DIGITS_KERNEL
 
@@ -209,9 +226,9 @@ def _digits(factors: Factors) -> np.ndarray:
 
 
 def _int8_kernel(
-    unit: Unit, weight: np.ndarray, plan: KernelPlan, epilogue: Epilogue
+    unit: Unit, geometry: ConvGeometry | None, weight: np.ndarray, plan: KernelPlan, epilogue: Epilogue
 ) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    if unit.kind == "conv2d":
-        return Int8Conv2d(conv_geometry(unit), weight.shape[1], epilogue, plan.float_block), (weight,), INT8_KERNEL
+    if geometry is not None:
+        return Int8Conv2d(geometry, weight.shape[1], epilogue, plan.float_block), (weight,), INT8_KERNEL
     rows = int(np.prod(shape_of(unit.call)[:-1]))
     return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), INT8_KERNEL

@@ -49,13 +49,14 @@ class ChannelRatios:
         """The ratios of a tensor, float32 (C,), or None."""
         return self._values[self._classes[var]] if var in self._classes else None
 
-    def bound(self, scales: Mapping[relax.Var, float], limit: int) -> None:
-        """Make ratios so small that ``limit`` steps are no more than the upper bound of the activation that writes a
-        tensor, in every channel: then all of them are clipped at ``limit``."""
+    def bound(self, scales: Mapping[relax.Var, float], limits: Mapping[relax.Var, int]) -> None:
+        """Make ratios so small that the tensor's limit of steps is no more than the upper bound of the activation that
+        writes it, in every channel: then all of them are clipped there."""
         for unit in self._network.units:
             own = self._classes.get(unit.output)
             if own is not None and np.isfinite(unit.activation.hi):
-                np.minimum.at(self._values, own, np.float32(unit.activation.hi / (limit * scales[unit.output])))
+                most = unit.activation.hi / (limits[unit.output] * scales[unit.output])
+                np.minimum.at(self._values, own, np.float32(most))
 
 
 def _join(classes: _Classes, unit: Unit) -> None:

@@ -25,7 +25,7 @@ from tvm_ffn.layer_rows import LayerRows
 from tvm_ffn.observation import Observation, Rows, is_held_out
 from tvm_ffn.plan import Plan
 from tvm_ffn.progress import progress
-from tvm_ffn.ranges import INT8_LIMIT, Ranges, choose_ranges, stored_as_int8
+from tvm_ffn.ranges import Ranges, choose_ranges, stored_as_int8
 from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 from tvm_ffn.unit_rows import conv_attributes, inputs_at, outputs_of, positions
@@ -44,8 +44,15 @@ def solve_network(
 ) -> QuantizedNetwork:
     """Choose all scales and solve all linear units as planned; ``batched`` says whether the graph's operators take many
     samples at once."""
-    ranges = choose_ranges(network, observation.samples, observation.peaks)
-    solver = _Solver(network, ranges, config, {name: layer.settings for name, layer in plan.layers.items()})
+    layers = {name: layer.settings for name, layer in plan.layers.items()}
+
+    def takes_offset(unit: Unit) -> bool:
+        own = layers[unit.name]
+        assert own is not None
+        return own.method == "planes" or bool(reason_for_int8(unit, own, network))
+
+    ranges = choose_ranges(network, observation.samples, observation.peaks, takes_offset)
+    solver = _Solver(network, ranges, config, layers)
     solver.load(batches, CHUNK if batched else solver.batch)
     solutions = {}
     for unit in progress(network.units, "solving"):
@@ -108,18 +115,16 @@ class _Solver:
         return np.concatenate(parts)
 
     def _keep(self, var: relax.Var, value: Any) -> Any:
-        if var not in self.stored:
-            return value
-        return np.clip(np.rint(value / self.ranges.step(var)), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+        return self.ranges.to_integers(var, value) if var in self.stored else value
 
     def _read(self, var: relax.Var, chunk: int) -> Any:
         """The real value."""
         value = self.values[var][chunk]
-        return value * self.ranges.step(var) if var in self.stored else value
+        return self.ranges.counts(var, value) * self.ranges.step(var) if var in self.stored else value
 
     def _read_equalized(self, var: relax.Var, chunk: int) -> np.ndarray:
         """The value divided by the channels' ratios: what `Ranges.weight` acts on."""
-        return self.values[var][chunk] * np.float32(self.ranges.scales[var])
+        return self.ranges.counts(var, self.values[var][chunk]) * np.float32(self.ranges.scales[var])
 
     def _evaluate(self, unit: Unit, solution: LayerSolution | None, chunk: int) -> Any:
         if solution is not None:

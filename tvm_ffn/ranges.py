@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from tvm import relax
 
 from tvm_ffn.equalize import ChannelRatios
 from tvm_ffn.graph import Network, Unit
+from tvm_ffn.zero_points import zero_points
 
 INT8_LIMIT = 127
 _FRACTIONS = np.linspace(0.2, 1.0, 41, dtype=np.float32)
@@ -67,10 +68,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the integers of every int8 variable mean: ``x = scale * ratio[channel] * q``; few variables have ratios."""
+    """What the integers of every int8 variable mean: ``x = scale * ratio[channel] * (q - zero)``; not all variables
+    have ratios or a zero other than 0."""
 
     scales: Mapping[relax.Var, float]
     ratios: Mapping[relax.Var, np.ndarray]
+    zeros: Mapping[relax.Var, int]
+
+    def zero(self, var: relax.Var) -> int:
+        """The integer that stands for 0."""
+        return self.zeros.get(var, 0)
+
+    def to_integers(self, var: relax.Var, value: np.ndarray) -> np.ndarray:
+        """A real tensor as int8."""
+        shifted = np.rint(value / self.step(var)) + np.float32(self.zero(var))
+        return np.clip(shifted, -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+
+    def counts(self, var: relax.Var, integers: np.ndarray) -> np.ndarray:
+        """``q - zero`` as float32."""
+        return integers.astype(np.float32) - np.float32(self.zero(var))
 
     def step(self, var: relax.Var) -> np.ndarray:
         """Real value of one step: float32 (1,), or (C, 1, 1) to multiply a tensor (N, C, H, W) with."""
@@ -92,18 +108,24 @@ class Ranges:
 
 
 def choose_ranges(
-    network: Network, samples: Mapping[relax.Var, Iterable[Sample]], peaks: Mapping[relax.Var, np.ndarray]
+    network: Network,
+    samples: Mapping[relax.Var, Iterable[Sample]],
+    peaks: Mapping[relax.Var, np.ndarray],
+    takes_offset: Callable[[Unit], bool],
 ) -> Ranges:
-    """Ratios from the channels' ``peaks``, then the scale of every int8 variable from ``samples`` of its values."""
+    """Ratios from the channels' ``peaks``, then the scale of every int8 variable from ``samples`` of its values;
+    ``takes_offset`` see `zero_points`."""
     ratios = ChannelRatios(network, stored_as_int8(network), peaks)
     classes = scale_classes(network)
+    zeros = zero_points(network, classes, takes_offset)
+    limits = {var: INT8_LIMIT - zeros.get(var, 0) for var in classes}
     pooled: dict[relax.Var, list[np.ndarray]] = {}
     for var, representative in classes.items():
         ratio = ratios.of(var)
         parts = [s.values if ratio is None else s.values / ratio[s.channels] for s in samples[var]]
         pooled.setdefault(representative, []).extend(parts)
-    chosen = {var: choose_scale(np.concatenate(parts), INT8_LIMIT) for var, parts in pooled.items()}
+    chosen = {var: choose_scale(np.concatenate(parts), limits[var]) for var, parts in pooled.items()}
     scales = {var: chosen[representative] for var, representative in classes.items()}
-    ratios.bound(scales, INT8_LIMIT)
+    ratios.bound(scales, limits)
     found = {var: ratios.of(var) for var in scales}
-    return Ranges(scales, {var: ratio for var, ratio in found.items() if ratio is not None})
+    return Ranges(scales, {var: ratio for var, ratio in found.items() if ratio is not None}, zeros)

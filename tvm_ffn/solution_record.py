@@ -27,6 +27,7 @@ def to_arrays(quantized: QuantizedNetwork) -> dict[str, np.ndarray]:
     ranges, variables = quantized.ranges, list(enumerate(_variables(quantized.network)))
     scaled = [(index, ranges.scales[var]) for index, var in variables if var in ranges.scales]
     arrays = {"scaled": np.array(scaled, np.float64).reshape(-1, 2)}
+    arrays["zeros"] = np.array([ranges.zero(var) for _, var in variables], np.int8)
     arrays |= {f"ratio.{index}": ranges.ratios[var] for index, var in variables if var in ranges.ratios}
     layers = {}
     for unit, solution in quantized.layers.items():
@@ -48,6 +49,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
     variables = _variables(network)
     scales = {variables[int(index)]: float(scale) for index, scale in arrays["scaled"]}
     ratios = {var: arrays[f"ratio.{i}"] for i, var in enumerate(variables) if f"ratio.{i}" in arrays}
+    zeros = {variables[i]: int(zero) for i, zero in enumerate(arrays["zeros"]) if zero}
     layers = {}
     for key, values in head["layers"].items():
         groups = values.pop("groups")
@@ -59,7 +61,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], network: Network) -> Quantized
         raise ValueError("it solves other layers than this network's")
     held_out = None if head["held_out"] is None else Verification(**head["held_out"])
     return QuantizedNetwork(
-        network, Ranges(scales, ratios), layers, head["middle_bits"], Plan.from_json(head["plan"]), held_out
+        network, Ranges(scales, ratios, zeros), layers, head["middle_bits"], Plan.from_json(head["plan"]), held_out
     )
 
 

@@ -80,7 +80,8 @@ def test_every_channel_is_clipped_at_the_activations_bound(bound: float) -> None
     clipped = c.network.units[0]
     assert clipped.activation.hi == np.float32(bound)
     steps = c.quantized.ranges.channel_steps(clipped.output, 8)
-    assert np.all(steps * INT8_LIMIT <= bound * 1.0001)
+    levels = INT8_LIMIT - c.quantized.ranges.zero(clipped.output)
+    assert levels == 254 and np.all(steps * levels <= bound * 1.0001)
 
 
 def test_equalised_channels_keep_their_small_values() -> None:
@@ -99,6 +100,6 @@ def test_weights_take_the_ratios_of_their_inputs() -> None:
     c = solved(net.model(net.conv(x, 8, 8, groups=2)))
     unit = c.network.units[1]
     ratio = np.arange(1, 9, dtype=np.float32)
-    scaled = Ranges({}, {unit.inputs[0]: ratio}).weight(unit)
+    scaled = Ranges({}, {unit.inputs[0]: ratio}, {}).weight(unit)
     np.testing.assert_array_equal(scaled[0, :, :9], unit.weight[0, :, :9] * 1)
     np.testing.assert_array_equal(scaled[1, :, 27:36], unit.weight[1, :, 27:36] * 8)

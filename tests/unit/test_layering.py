@@ -19,6 +19,7 @@ LAYERS = (
     ("runtime", "artifact"),
     ("factorize", "graph", "kernel_plan", "preprocess", "samples", "numpy_conv", "batching"),
     ("onnx_reader", "onnx_frontend", "onnx_constants", "unit_kinds", "equalize"),
+    ("zero_points",),
     (
         "numpy_ops",
         "calibration",

@@ -14,7 +14,8 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """Shape of a 2-D convolution over an NCHW tensor; sizes in elements, ``padding`` as (top, left, bottom, right)."""
+    """Shape of a 2-D convolution over an NCHW tensor; sizes in elements, ``padding`` as (top, left, bottom, right)
+    with int8 ``pad_value`` in it."""
 
     batch: int
     channels: int
@@ -25,6 +26,7 @@ class ConvGeometry:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    pad_value: int = 0
 
     @property
     def taps(self) -> int:

@@ -20,7 +20,7 @@ def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype
     def value(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> Any:
         h, w = r * g.strides[0] + fh - top, q * g.strides[1] + fw - left
         inside = T.And(T.And(h >= 0, h < g.height), T.And(w >= 0, w < g.width))
-        return T.Cast(dtype, T.if_then_else(inside, x[n, c, h, w], T.int8(0)))
+        return T.Cast(dtype, T.if_then_else(inside, x[n, c, h, w], T.int8(g.pad_value)))
 
     def place(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> tuple[Any, Any, Any]:
         return n, c, (fh * columns + fw) * g.plane_size(lanes) + r * g.pitch + q
@@ -40,9 +40,9 @@ def flat_copy(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffe
 
 
 def im2col_numpy(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
-    """NumPy reference: columns (N, groups, inputs, out_height * out_width) of an NCHW tensor, padded with zeros."""
+    """NumPy reference: columns (N, groups, inputs, out_height * out_width) of an NCHW tensor, padded."""
     top, left, bottom, right = g.padding
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=g.pad_value)
     taps = []
     for dy in range(g.kernel[0]):
         for dx in range(g.kernel[1]):
