@@ -1,14 +1,17 @@
-"""Ratios of channels: who has them, who shares them, and that they leave the arithmetic what it was."""
+"""Ratios of channels and offsets: who has them, who shares them, and that they leave the arithmetic what it was."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 import pytest
+import tvm
+from tvm import relax
 
 from tests.small_net import Net
 from tvm_ffn import targets
 from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.pipeline import Compilation, run
 from tvm_ffn.ranges import INT8_LIMIT, Ranges
 
@@ -103,3 +106,32 @@ def test_weights_take_the_ratios_of_their_inputs() -> None:
     scaled = Ranges({}, {unit.inputs[0]: ratio}, {}).weight(unit)
     np.testing.assert_array_equal(scaled[0, :, :9], unit.weight[0, :, :9] * 1)
     np.testing.assert_array_equal(scaled[1, :, 27:36], unit.weight[1, :, 27:36] * 8)
+
+
+def test_offsets_are_taken_up_by_padding_biases_and_residuals() -> None:
+    """Rectified tensors through padded, strided, grouped and depthwise layers, a residual, a concatenation, a pooling:
+    what an offset forgot would show as a large error."""
+    net = Net(1, 3, 10, 10)
+    stem = net("Relu", net.conv("x", 3, 8))
+    block = net("Relu", net("Add", net.conv(net("Relu", net.conv(stem, 8, 8, groups=8)), 8, 8), stem))
+    pooled = net("MaxPool", block, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    joined = net("Concat", pooled, net("Relu", net.conv(block, 8, 4, strides=[2, 2])), axis=1)
+    model = net.model(net.conv(joined, 12, 6, groups=2))
+    c = run(Compilation(model, targets.parse_target("llvm"), INT8, DATA))
+    assert sum(zero != 0 for zero in c.quantized.ranges.zeros.values()) >= 6
+    expected = Interpreter(c.imported.mod).run({c.imported.mod["main"].params[0].name: DATA[:2]})[0]
+    module = relax.VirtualMachine(c.executable, tvm.cpu())
+    found = np.concatenate([module["main"](tvm.runtime.tensor(x[None])).numpy() for x in DATA[:2]])
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.015
+
+
+def test_who_may_not_have_an_offset() -> None:
+    net = Net(1, 3, 10, 10)
+    stem = net("Relu", net.conv("x", 3, 8))
+    averaged = net("Relu", net.conv(stem, 8, 8))
+    model = net.model(net("GlobalAveragePool", averaged), net("LeakyRelu", net.conv(stem, 8, 4), alpha=0.1))
+    c = solved(model)
+    zero = {unit.name: c.quantized.ranges.zero(unit.output) for unit in c.network.linear}
+    assert [zero[name] != 0 for name in zero] == [True, False, False]
+    two_stages = solved(net.model(net.conv(stem, 8, 4)), FFNConfig(rank_ratio=1.0, last_layer="ternary"))
+    assert not two_stages.quantized.ranges.zeros
