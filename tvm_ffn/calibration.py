@@ -49,6 +49,22 @@ class Calibration:
     def __iter__(self) -> Iterator[Batch]:
         return self._batches()
 
+    def first(self, count: int) -> Calibration:
+        """The first ``count`` samples."""
+
+        def batches() -> Iterator[Batch]:
+            left = count
+            for batch in self:
+                size = len(next(iter(batch.values())))
+                yield {name: array[:left] for name, array in batch.items()}
+                left -= size
+                if left <= 0:
+                    return
+
+        description = f"the first {count} of {self.description}"
+        kept = min(count, len(self))
+        return Calibration(batches, kept, description, preprocess=self.preprocess, is_synthetic=self.is_synthetic)
+
     @classmethod
     def synthetic(cls, inputs: Inputs, n: int, seed: int = 0, batch_size: int = 16) -> Calibration:
         """Return standard normal noise (zeros for integer inputs): enough for speed, worthless for accuracy."""

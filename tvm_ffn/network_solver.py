@@ -30,6 +30,7 @@ from tvm_ffn.samples import cut
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 from tvm_ffn.unit_rows import conv_attributes, inputs_at, outputs_of, positions
 
+MEMORY = 4 << 30  # bytes of activations kept at a time
 CHUNK = 16  # samples evaluated at a time where the graph's operators take many
 
 
@@ -60,6 +61,25 @@ def solve_network(
             solutions[unit] = solver.solve(unit, observation.rows[unit])
         solver.run(unit, solutions.get(unit))
     return QuantizedNetwork(network, ranges, solutions, config.mid_bits, plan, solver.compare(observation.answers))
+
+
+def samples_that_fit(network: Network) -> int:
+    """Samples whose activations fit into ``MEMORY`` at every unit while the network is solved."""
+    stored = stored_as_int8(network)
+
+    def size(var: relax.Var) -> int:
+        return int(np.prod(shape_of(var))) * (1 if var in stored else 4)
+
+    readers = Counter(var for unit in network.units for var in unit.reads)
+    alive = peak = sum(map(size, network.parameters))
+    for unit in network.units:
+        alive += size(unit.output)
+        peak = max(peak, alive)
+        for var in unit.reads:
+            readers[var] -= 1
+            alive -= size(var) if readers[var] == 0 else 0
+    batch = shape_of(network.parameters[0])[0]
+    return max(1, MEMORY * batch // peak)
 
 
 class _Solver:

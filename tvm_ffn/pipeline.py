@@ -24,7 +24,7 @@ from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
 from tvm_ffn.matcher import match_units
-from tvm_ffn.network_solver import solve_network, to_be_planned
+from tvm_ffn.network_solver import samples_that_fit, solve_network, to_be_planned
 from tvm_ffn.observation import Observation, observe
 from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
@@ -97,6 +97,10 @@ def calibrate(c: Compilation) -> None:
     """Run the fp32 network over the calibration data."""
     if c.recalled:
         return
+    fits = samples_that_fit(c.network)
+    if fits < len(c.data):
+        log.warning("%d of %d calibration samples are used: no more fit into memory", fits, len(c.data))
+        c.data = c.data.first(fits)
     total = sum(1 for _ in range(0, len(c.data), 16))
     batches = progress(c.data, "calibrating", total)
     c.observation = observe(

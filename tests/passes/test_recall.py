@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from tests.small_net import Net
-from tvm_ffn import targets
+from tvm_ffn import network_solver, targets
 from tvm_ffn.cache import Cache
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.pipeline import Compilation, run
@@ -79,3 +79,13 @@ def test_an_entry_that_does_not_fit_is_solved_again(tmp_path: Path) -> None:
     second = solved(tmp_path)
     assert not second.recalled and equal(first.quantized, second.quantized)
     assert solved(tmp_path).recalled
+
+
+def test_no_more_samples_are_used_than_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stem's output (8, 8, 8) is kept for the residual while another layer writes as much: 1024 bytes."""
+    monkeypatch.setattr(network_solver, "MEMORY", 7 * 1100)
+    c = solved(tmp_path)
+    assert len(c.data) == 7 and c.observation.count == 7
+    assert "7 of 12 calibration samples" in caplog.text

@@ -210,3 +210,12 @@ def test_the_shared_images(shared_data: Callable[[str], Path]) -> None:
     calibration = open_calibration(shared_data("images/calibration"), inputs, limit=20)
     values = joined(calibration, "input")
     assert values.shape == (20, 3, 224, 224) and abs(values.mean()) < 0.5 and 0.7 < values.std() < 1.5
+
+
+def test_the_first_samples_of_some() -> None:
+    whole = open_calibration(vectors(40), VECTORS, batch_size=16)
+    part = whole.first(21)
+    assert len(part) == 21 and "first 21 of" in part.description
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in part]), vectors(40)[:21])
+    assert len(whole.first(99)) == 40 and sum(len(batch["x"]) for batch in whole.first(99)) == 40

@@ -1,0 +1,64 @@
+"""Solving within a budget: what counts as over it, and when solving again is tried or given up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tvm_ffn.budget import DAMAGE_A_POINT, ERROR_A_POINT, MOST_SOLVES, drop_measured, solve_within
+from tvm_ffn.comparison import Verification
+
+
+def verification(divergence: float | None, drop: float | None = 0.0, error: float = 0.1) -> Verification:
+    agreement = None if divergence is None else 0.9
+    return Verification(50, {"y": error}, agreement, divergence, drop, None, None)
+
+
+class Network:
+    """Loses ``damage * share`` nats; each solution's plan expects ``expected`` times that."""
+
+    def __init__(self, damage: float, expected: float = 1.0, floor: float = 0.0) -> None:
+        self.damage, self.expected, self.floor = damage, expected, floor
+        self.shares: list[float] = []
+
+    def make(self, share: float) -> Any:
+        self.shares.append(share)
+        return SimpleNamespace(damage=self.damage * share * self.expected)
+
+    def solve(self, plan: Any) -> Any:
+        lost = plan.damage / self.expected + self.floor
+        return SimpleNamespace(plan=plan, held_out=verification(lost), layers={})
+
+
+def test_a_network_within_its_budget_is_solved_once() -> None:
+    network = Network(0.9 * DAMAGE_A_POINT)
+    solved = solve_within({"max_drop": 1.0}, network.make, network.solve)
+    assert network.shares == [1.0] and drop_measured(solved.held_out) == pytest.approx(0.9)
+
+
+def test_one_over_it_is_planned_with_less() -> None:
+    network = Network(2 * DAMAGE_A_POINT)
+    solved = solve_within({"max_drop": 1.0}, network.make, network.solve)
+    assert len(network.shares) == 2 and network.shares[1] < 0.5
+    assert drop_measured(solved.held_out) <= 1.0
+
+
+def test_activations_that_cost_too_much_are_not_paid_with_digits() -> None:
+    network = Network(0.1 * DAMAGE_A_POINT, floor=3 * DAMAGE_A_POINT)
+    solve_within({"max_drop": 1.0}, network.make, network.solve)
+    assert network.shares == [1.0]
+
+
+def test_it_ends() -> None:
+    network = Network(DAMAGE_A_POINT, floor=2 * DAMAGE_A_POINT)
+    solve_within({"max_drop": 1.0}, network.make, network.solve)
+    assert 1 < len(network.shares) <= MOST_SOLVES
+
+
+def test_points_of_a_drop() -> None:
+    assert drop_measured(None) == 0.0
+    assert drop_measured(verification(DAMAGE_A_POINT, 0.2)) == pytest.approx(1.0)
+    assert drop_measured(verification(DAMAGE_A_POINT, 1.7)) == pytest.approx(1.7)
+    assert drop_measured(verification(None, None, error=2 * ERROR_A_POINT)) == pytest.approx(2.0)
