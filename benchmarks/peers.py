@@ -30,7 +30,9 @@ def main() -> None:
     """Parse the command line, measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="+")
-    parser.add_argument("--rank-ratio", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument(
+        "--rank-ratio", type=float, nargs="+", default=[0.0, 1.0], help="0: digit planes, the default method"
+    )
     parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
     parser.add_argument("--isa", default="native", choices=TARGETS)
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
@@ -68,9 +70,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     modules = {}
     for ratio in options.rank_ratio:
         for mode in options.optimize:
+            key = f"{mode} {ratio:g}" if ratio else f"{mode} planes"
             start = time.perf_counter()
-            modules[f"{mode} {ratio:g}"] = module(model, ratio, mode, options)
-            prepared[f"{mode} {ratio:g}"] = time.perf_counter() - start
+            modules[key] = module(model, ratio, mode, options)
+            prepared[key] = time.perf_counter() - start
     for key, built in modules.items():
         inputs = {info.name: value for info, value in zip(built.inputs, samples[0].values(), strict=True)}
         runs[key] = lambda built=built, inputs=inputs: built.run(inputs)
@@ -103,7 +106,7 @@ def module(model: Any, ratio: float, mode: str, options: argparse.Namespace) -> 
     from tvm_ffn.pipeline import run
 
     target = targets.parse_target(TARGETS[options.isa])
-    config = FFNConfig(rank_ratio=ratio, optimize=mode)
+    config = FFNConfig(rank_ratio=ratio or None, optimize=mode)
     return finish(run(random_compilation(model, target, config, zeros=options.zeros), start_at="rewrite"))
 
 
