@@ -4,9 +4,8 @@
         --labels LABELS.csv --config '{}' '{"rank_ratio": 1.5}' --target llvm "llvm -mcpu=x86-64-v3" --json OUT.json
 
 The model is solved once for each configuration (JSON; {} is the default) on all cores, and built for every target.
-Latency: module and onnxruntime
-in turn on one core, one thread each, and the ratio of their medians. Integers: the first samples through every
-target's module and the NumPy oracle, layer by layer, bit for bit.
+Latency: module and onnxruntime in turn on one core, one thread each, and the ratio of their medians. Integers: the
+first samples through every target's module and the NumPy oracle, layer by layer, bit for bit.
 """
 
 from __future__ import annotations

@@ -23,17 +23,22 @@ MOST_SOLVES = 3
 DAMAGE_A_POINT = 0.04
 """KL divergence in nats that costs about a point of top-1."""
 ERROR_A_POINT = 0.05
-"""The same for outputs that are no classes: their relative error."""
+"""The same for outputs that are no classes: their relative error. Points grow with its square, as damage does."""
 TOLERANCE = 1.01
 HOPELESS = 0.25
 """Below this share of the damage that the digits are expected to do, more of them change nothing."""
 
 
 def solve_within(
-    budget: Mapping[str, float], make: Callable[[float], Plan], solve: Callable[[Plan], QuantizedNetwork]
+    budget: Mapping[str, float],
+    make: Callable[[float], Plan],
+    solve: Callable[[Plan], QuantizedNetwork],
+    *,
+    classes: bool,
 ) -> QuantizedNetwork:
-    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget."""
-    share = 1.0
+    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget, ``classes``
+    says whether the network's answers are."""
+    share = 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT
     for attempt in range(1, MOST_SOLVES + 1):
         solved = solve(make(share))
         excess = _excess(solved, budget)
@@ -63,7 +68,7 @@ def drop_measured(held_out: Verification | None) -> float:
     if held_out is None:
         return 0.0
     if held_out.divergence is None or held_out.expected_drop is None:
-        return max(held_out.relative_error.values()) / ERROR_A_POINT
+        return (max(held_out.relative_error.values()) / ERROR_A_POINT) ** 2
     return max(held_out.divergence / DAMAGE_A_POINT, held_out.expected_drop)
 
 

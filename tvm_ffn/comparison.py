@@ -71,7 +71,7 @@ class Comparison:
     def add(self, expected: list[np.ndarray], actual: list[np.ndarray]) -> None:
         for sums, want, have in zip(self._errors, expected, actual, strict=True):
             sums += np.square(have.astype(np.float64) - want).sum(), np.square(want, dtype=np.float64).sum()
-        self._classes &= _is_classes(expected[0])
+        self._classes &= is_classes(expected[0])
         if self._classes:
             first = self._samples
             p, q = (values[0].reshape(len(values[0]), -1) for values in (expected, actual))
@@ -115,7 +115,7 @@ def expected_drop(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
 def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> np.ndarray:
     """Return what the answers of each sample have lost: (n,), for outputs with samples first."""
     count = len(expected[0])
-    if _is_classes(expected[0]):
+    if is_classes(expected[0]):
         return divergence(expected[0].reshape(count, -1), actual[0].reshape(count, -1))
     total = np.zeros(count)
     for want, have in zip(expected, actual, strict=True):
@@ -125,7 +125,7 @@ def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> np.n
     return total
 
 
-def _is_classes(output: np.ndarray) -> bool:
+def is_classes(output: np.ndarray) -> bool:
     """Whether an output is one vector of at least two classes a sample."""
     return output.ndim >= 2 and output.shape[1] > 1 and output.size == output.shape[0] * output.shape[1]
 

@@ -17,6 +17,7 @@ from tvm_ffn import sensitivity, targets
 from tvm_ffn.budget import solve_within
 from tvm_ffn.cache import Cache
 from tvm_ffn.calibration import Calibration, open_calibration
+from tvm_ffn.comparison import is_classes
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.fingerprint import solution_key
 from tvm_ffn.graph import Network, Unit
@@ -129,7 +130,12 @@ def factorize(c: Compilation) -> None:
 
     budget = c.config.budget
     if c.measured:
-        c.quantized = solve_within(budget, lambda share: make_plan(c.settings, c.measured, budget, share), solve)
+        c.quantized = solve_within(
+            budget,
+            lambda share: make_plan(c.settings, c.measured, budget, share),
+            solve,
+            classes=any(map(is_classes, c.observation.answers[:1])),
+        )
     else:
         c.quantized = solve(Plan({name: PlannedLayer(settings) for name, settings in c.settings.items()}))
     if c.key:

@@ -34,26 +34,26 @@ class Network:
 
 def test_a_network_within_its_budget_is_solved_once() -> None:
     network = Network(0.9 * DAMAGE_A_POINT)
-    solved = solve_within({"max_drop": 1.0}, network.make, network.solve)
+    solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert network.shares == [1.0] and drop_measured(solved.held_out) == pytest.approx(0.9)
 
 
 def test_one_over_it_is_planned_with_less() -> None:
     network = Network(2 * DAMAGE_A_POINT)
-    solved = solve_within({"max_drop": 1.0}, network.make, network.solve)
+    solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert len(network.shares) == 2 and network.shares[1] < 0.5
     assert drop_measured(solved.held_out) <= 1.0
 
 
 def test_activations_that_cost_too_much_are_not_paid_with_digits() -> None:
     network = Network(0.1 * DAMAGE_A_POINT, floor=3 * DAMAGE_A_POINT)
-    solve_within({"max_drop": 1.0}, network.make, network.solve)
+    solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert network.shares == [1.0]
 
 
 def test_it_ends() -> None:
     network = Network(DAMAGE_A_POINT, floor=2 * DAMAGE_A_POINT)
-    solve_within({"max_drop": 1.0}, network.make, network.solve)
+    solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert 1 < len(network.shares) <= MOST_SOLVES
 
 
@@ -61,4 +61,11 @@ def test_points_of_a_drop() -> None:
     assert drop_measured(None) == 0.0
     assert drop_measured(verification(DAMAGE_A_POINT, 0.2)) == pytest.approx(1.0)
     assert drop_measured(verification(DAMAGE_A_POINT, 1.7)) == pytest.approx(1.7)
-    assert drop_measured(verification(None, None, error=2 * ERROR_A_POINT)) == pytest.approx(2.0)
+    assert drop_measured(verification(None, None, error=2 * ERROR_A_POINT)) == pytest.approx(4.0)
+
+
+def test_maps_start_with_a_damage_of_their_own() -> None:
+    network = Network(DAMAGE_A_POINT)
+    network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(None, None, 0.04), layers={})  # type: ignore[method-assign]
+    solve_within({"max_drop": 1.0}, network.make, network.solve, classes=False)
+    assert network.shares == [ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT]
