@@ -31,9 +31,9 @@ from tvm_ffn import targets
 from tvm_ffn.calibration import Calibration, Preprocess, image_files, open_calibration
 from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig, LayerConfig
-from tvm_ffn.cost import shared_adds
 from tvm_ffn.importer import load_model
 from tvm_ffn.pipeline import Compilation, run
+from tvm_ffn.sharing import shared_adds
 from tvm_ffn.verify import Comparison
 
 FORMS = (

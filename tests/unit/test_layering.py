@@ -33,7 +33,7 @@ LAYERS = (
     ),
     ("interpreter", "matcher", "solution"),
     ("oracle", "observation", "solution_record", "layer_fit"),
-    ("network_solver", "sensitivity", "cost"),
+    ("network_solver", "sensitivity", "sharing"),
     ("planner",),
     ("budget",),
     ("passes", "schedules"),

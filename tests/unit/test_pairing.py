@@ -11,6 +11,8 @@ import pytest
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs
 from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, emit_block
+from tvm_ffn.kernels.ternary_code import TernaryCode
+from tvm_ffn.sharing import product_adds
 
 
 def random_ternary(rows: int, columns: int, zeros: float, seed: int = 0) -> np.ndarray:
@@ -90,6 +92,19 @@ def test_a_program_runs_each_piece_and_asks_for_the_fourth_after_it(count: int) 
         asked = sum(line.startswith("prefetcht1") for line in lines[start:end])
         wanted = -(-code_bytes(pieces[number + 4], AVX512) // 64) if number + 4 < count else 0
         assert wanted <= 3 * asked < wanted + 3
+
+
+@pytest.mark.parametrize(("rows", "zeros"), [(9, 0.5), (60, 0.4), (60, 0.85)])
+def test_additions_of_a_product_are_those_of_its_code(rows: int, zeros: float) -> None:
+    ternary = random_ternary(rows, 150, zeros)
+    code = TernaryCode(ternary, (0, 150), 64 * np.arange(150), 64, AVX512)
+    assert product_adds(ternary, AVX512) == pytest.approx(code.adds)
+
+
+def test_some_blocks_stand_for_many() -> None:
+    ternary = random_ternary(28 * 20, 100, 0.6)
+    code = TernaryCode(ternary, (0, 100), 64 * np.arange(100), 64, AVX512)
+    assert product_adds(ternary, AVX512) == pytest.approx(code.adds, rel=0.03)
 
 
 def test_a_block_needs_its_registers() -> None:
