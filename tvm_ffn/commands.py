@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_ffn.errors import AccuracyError, ConfigError, DataError
+from tvm_ffn.json_file import read_object
 from tvm_ffn.version import __version__
 
 if TYPE_CHECKING:
@@ -241,12 +242,7 @@ def _preprocess(options: Namespace) -> Preprocess | None:
 
     given: dict[str, Any] = {}
     if options.preprocess is not None:
-        try:
-            given = json.loads(Path(options.preprocess).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read the preprocessing {options.preprocess}: {error}") from error
-        if not isinstance(given, dict):
-            raise ConfigError(f"the preprocessing {options.preprocess} must be a JSON object")
+        given = read_object(options.preprocess, "preprocessing")
     named = {"size": options.image_size, "mean": options.mean, "std": options.std, "layout": options.layout}
     given |= {key: value for key, value in named.items() if value is not None}
     return Preprocess.from_json(given) if given else None

@@ -9,16 +9,15 @@ matches the whole name. The entry ``None`` keeps a layer in fp32.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tvm_ffn.errors import ConfigError
+from tvm_ffn.json_file import read_object
 from tvm_ffn.suggest import did_you_mean
 
 METHODS = ("planes", "response", "sdd")
@@ -162,13 +161,7 @@ class FFNConfig:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> FFNConfig:
         """Read a JSON file; a file that is missing or no JSON object is a ConfigError."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration {os.fspath(path)}: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"the configuration {os.fspath(path)} must be a JSON object")
-        return cls.from_dict(values)
+        return cls.from_dict(read_object(path, "configuration"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict that :meth:`from_dict` reads back."""

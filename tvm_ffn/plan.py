@@ -17,6 +17,7 @@ from typing import Any
 from tvm_ffn.atomic import write_file
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.errors import ConfigError
+from tvm_ffn.json_file import read_object
 from tvm_ffn.suggest import did_you_mean
 
 FORMAT = 1
@@ -92,13 +93,7 @@ class Plan:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Plan:
         """Read a JSON file; a file that is missing or no plan is a ConfigError."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"cannot read the plan {os.fspath(path)}: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"the plan {os.fspath(path)} must be a JSON object")
-        return cls.from_json(values)
+        return cls.from_json(read_object(path, "plan"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file, whole or not at all."""

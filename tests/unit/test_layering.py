@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "tvm_ffn"
 # Lowest first. A new module or folder of tvm_ffn takes its place here; two on one line never import each other.
 LAYERS = (
     ("errors", "progress", "suggest", "host", "version"),
+    ("json_file",),
     ("config", "target_names", "manifest", "report", "atomic", "comparison"),
     ("targets", "feeds", "parallel", "cache", "plan", "diagnosis"),
     ("runtime", "artifact"),
@@ -45,7 +46,7 @@ LAYERS = (
     ("__init__", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-DEVICE_SIDE = {name for layer in LAYERS[:2] for name in layer} - {"config", "target_names", "comparison"} | {
+DEVICE_SIDE = {name for layer in LAYERS[:3] for name in layer} - {"config", "target_names", "comparison"} | {
     "feeds",
     "runtime",
 }

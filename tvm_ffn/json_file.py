@@ -1,0 +1,21 @@
+"""Settings in JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tvm_ffn.errors import ConfigError
+
+
+def read_object(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """Read the JSON object that holds ``what``; a file that is missing or holds something else is a ConfigError."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"cannot read the {what} {os.fspath(path)}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"the {what} {os.fspath(path)} must be a JSON object")
+    return values
