@@ -14,6 +14,7 @@ from typing import Any
 from tvm_ffn.errors import FFNError, ModelError
 from tvm_ffn.feeds import random_inputs
 from tvm_ffn.runtime import Module
+from tvm_ffn.text_table import aligned
 
 _LINEAR = re.compile(r"(ternary|int8)_(conv2d|dense)\d*")  # functions of layers; equal layers share one
 _BUILTIN = "vm.builtin."
@@ -86,13 +87,7 @@ def kernel_table(times: list[KernelTime]) -> str:
     """The entries as text, in order."""
     head = ("ms", "share", "function", "kernel", "layer")
     cells = [head] + [(f"{t.median_ms:.3f}", f"{t.share:.1%}", t.function, t.family, t.layer) for t in times]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            c.ljust(w) if i > 1 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    return "\n".join(aligned(cells, left=(2, 3, 4)))
 
 
 def interleaved(

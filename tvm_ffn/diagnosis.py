@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm_ffn.report import LayerRow, Report
+from tvm_ffn.text_table import aligned, shortened
 
 LARGE_SHARE = 0.15  # of the damage that all layers do together
 INHERITED = 3.0  # accumulated error over a layer's own, from which on the layer is not to blame
@@ -20,15 +21,7 @@ def damage_table(report: Report, most: int = 12) -> str:
     known.sort(key=lambda row: (row.damage or 0.0, row.response_error or 0.0), reverse=True)
     head = ("layer", "form", "alone", "accumulated", "damage", "share", "advice")
     cells = [head, *(_cells(row, total) for row in known[:most])]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            c.rjust(w) if 1 < i < 6 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    return "\n".join(aligned(cells, left=(0, 1, 6)))
 
 
 def advice(row: LayerRow, share: float) -> str:
@@ -47,7 +40,6 @@ def advice(row: LayerRow, share: float) -> str:
 
 def _cells(row: LayerRow, total: float) -> tuple[str, ...]:
     share = row.damage / total if row.damage is not None and total > 0 else 0.0
-    name = row.name if len(row.name) <= 36 else "..." + row.name[-33:]
     numbers = ["-" if value is None else f"{value:.3f}" for value in (row.response_error, row.accumulated_error)]
     damage = ("-", "-") if row.damage is None else (f"{row.damage:.5f}", f"{share:.0%}")
-    return (name, row.form if row.kind == "ternary" else row.kind, *numbers, *damage, advice(row, share))
+    return (shortened(row.name), row.form if row.kind == "ternary" else row.kind, *numbers, *damage, advice(row, share))

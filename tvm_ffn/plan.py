@@ -19,6 +19,7 @@ from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.json_file import read_object
 from tvm_ffn.suggest import did_you_mean
+from tvm_ffn.text_table import aligned, shortened
 
 FORMAT = 1
 
@@ -108,15 +109,10 @@ class Plan:
         """Return the plan as text: a row a layer, the budget, the totals expected."""
         head = ("layer", "method", "setting", "digits", "error", "damage")
         rows = [head, *(_row(name, layer) for name, layer in self.layers.items())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
-        lines.insert(1, "-" * len(lines[0]))
+        lines = aligned(rows, left=range(3))
         budget = ", ".join(f"{key} {value:g}" for key, value in self.budget.items()) or "none"
         lines += [f"budget: {budget}; expected: {self.adds:.3f} digits a MAC, damage {self.damage:.4f}"]
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(lines)
 
 
 def _row(name: str, layer: PlannedLayer) -> tuple[str, ...]:
@@ -130,5 +126,4 @@ def _row(name: str, layer: PlannedLayer) -> tuple[str, ...]:
     else:
         what, setting = str(s.method), f"rank {s.rank}" if s.rank is not None else f"rank ratio {s.rank_ratio}"
     numbers = (layer.digits, layer.error, layer.damage)
-    short = name if len(name) <= 36 else "..." + name[-33:]
-    return (short, what, setting, *("-" if value is None else f"{value:.4f}" for value in numbers))
+    return (shortened(name), what, setting, *("-" if value is None else f"{value:.4f}" for value in numbers))

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvm_ffn.text_table import aligned, shortened
+
 SUMS = ("macs", "adds", "multiplies", "weight_bytes", "int8_bytes", "fp32_bytes")
 
 
@@ -138,9 +140,7 @@ class Report:
             "kernel",
         )
         cells = [head, *(_cells(row) for row in self.layers)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-        lines = [_line(row, widths) for row in cells]
-        lines.insert(1, "-" * len(lines[0]))
+        lines = aligned(cells, left=(0, 1, 2, 3, len(head) - 1))
         lines += [f"  not ternary: {row.name}: {row.reason}" for row in self.layers if row.reason]
         lines += ["", *self.summary()]
         lines += [f"warning: {warning}" for warning in self.warnings]
@@ -173,23 +173,13 @@ class Report:
 
 
 def _cells(row: LayerRow) -> tuple[str, ...]:
-    name = row.name if len(row.name) <= 36 else "..." + row.name[-33:]
     optional = [
         row.form,
         "-" if row.nonzeros is None else f"{row.nonzeros:.2f}",
         "-" if row.response_error is None else f"{row.response_error:.3f}",
     ]
     counts = [_count(value) for value in (row.macs, row.adds, row.multiplies, row.weight_bytes)]
-    return (name, row.op, "x".join(map(str, row.shape)), row.kind, *optional, *counts, row.kernel)
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Text columns (the first four and the last) are aligned left, numbers right."""
-    last = len(cells) - 1
-    aligned = [
-        c.ljust(w) if i < 4 or i == last else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(aligned).rstrip()
+    return (shortened(row.name), row.op, "x".join(map(str, row.shape)), row.kind, *optional, *counts, row.kernel)
 
 
 def _ratio(value: float, base: float) -> float:

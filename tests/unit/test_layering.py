@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "tvm_ffn"
 # Lowest first. A new module or folder of tvm_ffn takes its place here; two on one line never import each other.
 LAYERS = (
     ("errors", "progress", "suggest", "host", "version"),
-    ("json_file",),
+    ("json_file", "text_table"),
     ("config", "target_names", "manifest", "report", "atomic", "comparison"),
     ("targets", "feeds", "parallel", "cache", "plan", "diagnosis"),
     ("runtime", "artifact"),
