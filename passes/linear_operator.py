@@ -63,7 +63,6 @@ class LinearOperator:
     constants: tuple[np.ndarray, ...]
     residual_scale: np.ndarray | None
     kernel: str
-    weight_bytes: int
 
 
 def linear_operator(
@@ -85,8 +84,7 @@ def linear_operator(
     else:
         operator, weights, kernel = _int8(unit, solution, plan, epilogue)
     constants = (*weights, bias, scale)
-    stored = sum(array.nbytes for array in constants) + getattr(operator, "code_bytes", 0)
-    return LinearOperator(operator, constants, residual_scale, kernel, stored)
+    return LinearOperator(operator, constants, residual_scale, kernel)
 
 
 def conv_geometry(unit: Unit) -> ConvGeometry:
