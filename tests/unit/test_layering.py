@@ -30,7 +30,7 @@ LAYERS = (
         "placement",
         "unit_rows",
     ),
-    ("interpreter", "matcher"),
+    ("interpreter", "matcher", "cost"),
     ("oracle", "observation", "solution_record", "layer_fit"),
     ("network_solver", "sensitivity"),
     ("planner",),
