@@ -72,7 +72,6 @@ class LinearOperator:
     constants: tuple[np.ndarray, ...]
     residual_scale: np.ndarray | None
     kernel: str
-    weight_bytes: int
 
 
 def linear_operator(
@@ -101,8 +100,7 @@ def linear_operator(
         sums = solution.weight.sum(axis=2, dtype=np.float64)
     bias = (np.rint(_real_bias(solution, scales).reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
     constants = (*weights, bias, scale)
-    stored = sum(array.nbytes for array in constants) + getattr(operator, "code_bytes", 0)
-    return LinearOperator(operator, constants, residual_scale, kernel, stored)
+    return LinearOperator(operator, constants, residual_scale, kernel)
 
 
 def conv_geometry(unit: Unit, pad_value: int = 0) -> ConvGeometry:

@@ -59,7 +59,7 @@ def _counts(unit: Unit, batch: int) -> tuple[tuple[int, ...], int, int, int]:
 def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, batch: int) -> LayerRow:
     weight, size, channels, macs = _counts(unit, batch)
     factors = solution.factors
-    adds, multiplies = built.operator.work
+    cost = built.operator.cost
     return LayerRow(
         name=unit.name,
         op=unit.call.op.name.removeprefix("relax.").removeprefix("nn."),
@@ -71,9 +71,9 @@ def _integer_row(unit: Unit, solution: LayerSolution, built: LinearOperator, bat
         density_y=float(np.mean([f.density_y for f in factors])) if factors else None,
         response_error=solution.response_error,
         macs=macs,
-        adds=adds // batch,
-        multiplies=multiplies // batch,
-        weight_bytes=built.weight_bytes,
+        adds=cost.adds // batch,
+        multiplies=cost.multiplies // batch,
+        weight_bytes=cost.bytes,
         int8_bytes=size + _SCALE_AND_BIAS * channels,
         fp32_bytes=4 * (size + channels),
         kernel=built.kernel,

@@ -32,7 +32,7 @@ LAYERS = (
         "placement",
         "unit_rows",
     ),
-    ("interpreter", "matcher", "solution"),
+    ("interpreter", "matcher", "solution", "cost"),
     ("oracle", "observation", "solution_record", "layer_fit"),
     ("network_solver", "sensitivity", "sharing"),
     ("planner",),

@@ -23,6 +23,7 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
+from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +56,18 @@ class CodeConv2d(CodeTiledConv2d):
         row = self.tile * INT16_BYTES
         return TernaryCode(self.x, column_bounds(self.x, self.limits[1]), np.arange(self.terms) * row, row, self.isa)
 
-    @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        pixels = self.geometry.batch * self.geometry.out_height * self.geometry.out_width
+    def cost_of(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels; the instructions name every place, nothing is looked up."""
+        adds = self.code_y.adds + self.code_x.adds
         scaled = self.terms + self.outputs * self.epilogue.multiplies
-        return pixels * (self.code_y.adds + self.code_x.adds), pixels * scaled
+        constants = 4 * self.terms + self.epilogue.constant_bytes * self.outputs
+        code_bytes = self.code_y.code_bytes + self.code_x.code_bytes
+        return Cost(pixels * adds, pixels * scaled, 0, code_bytes + constants)
 
-    @property
-    def code_bytes(self) -> int:
-        """Estimated machine code of both stages."""
-        return self.code_y.code_bytes + self.code_x.code_bytes
+    def further_work(self, pixels: int) -> dict[str, int]:
+        """Loads of both stages."""
+        stages = (self.code_y, self.code_x)
+        return {name: pixels * sum(getattr(code, name) for code in stages) for name in ("loads", "misses")}
 
     @property
     def argument_count(self) -> int:

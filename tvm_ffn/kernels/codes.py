@@ -43,6 +43,11 @@ class Segments:
         """Words that hold a chunk's codes of one row."""
         return -(-self.length // self.word_bytes)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in `pack_groups`."""
+        return self.segments * self.chunks * self.words * self.word_bytes
+
 
 def segments(ternary: np.ndarray, limit: int, *, step: int, chunk: int) -> Segments:
     """Cut the columns of ``ternary`` (R, K) so that no int16 sum of activations of magnitude ``limit`` overflows.

@@ -24,6 +24,7 @@ from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
+from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,21 @@ class DigitsConv2d(TiledConv2d):
     def outputs(self) -> int:
         return self.group_outputs
 
+    def cost_of(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels: one lookup and one addition a digit, and what ends the sums."""
+        outputs = self.geometry.groups * self.outputs
+        adds = digit_adds(self.digits, self.cut, outputs)
+        constants = self.lists + self.geometry.groups * self.longest + self.epilogue.constant_bytes * outputs
+        return Cost(pixels * adds, pixels * outputs * self.epilogue.multiplies, pixels * self.digits, constants)
+
+    def further_work(self, pixels: int) -> dict[str, int]:
+        """Each list counts once a run."""
+        return {"starts": self.lists}
+
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        g = self.geometry
-        pixels, outputs = g.batch * g.out_height * g.out_width, g.groups * self.outputs
-        return pixels * digit_adds(self.digits, self.cut, outputs), pixels * outputs * self.epilogue.multiplies
+    def lists(self) -> int:
+        """Lists of all groups; the length of each is one byte."""
+        return self.geometry.groups * self.cut.chunks * self.outputs * 2 * self.cut.planes
 
     @property
     def argument_count(self) -> int:

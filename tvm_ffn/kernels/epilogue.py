@@ -41,6 +41,11 @@ class Epilogue:
         """Multiplies for each output element."""
         return 2 if self.residual else 1
 
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of bias and scales for each output channel."""
+        return 12 if self.leaky else 8
+
 
 def _clip(value: Any, lo: float | None, hi: float | None) -> Any:
     if hi is not None:

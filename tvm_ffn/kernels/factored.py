@@ -18,6 +18,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.row_table import row_table_adds, row_table_sum, ternary_sum_numpy
+from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,21 @@ class FactoredProduct:
     def multiplies(self) -> int:
         """Multiplies executed a pixel, all of them requantisation."""
         return self.groups * (self.terms + self.outputs * self.epilogue.multiplies)
+
+    @property
+    def lookups(self) -> int:
+        """Elements of table rows loaded a pixel."""
+        return self.groups * (self.cut_y.steps * self.terms + self.cut_x.steps * self.outputs)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all arguments but activations and residual scale."""
+        codes = self.cut_y.row_bytes * self.terms + self.cut_x.row_bytes * self.outputs
+        return self.groups * (codes + 4 * self.terms + self.epilogue.constant_bytes * self.outputs)
+
+    def cost(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels."""
+        return Cost(pixels * self.adds, pixels * self.multiplies, pixels * self.lookups, self.constant_bytes)
 
     def reference(self, columns: np.ndarray, parameters: list[np.ndarray], residual: np.ndarray | None) -> np.ndarray:
         """NumPy oracle on columns (images, groups, inputs, pixels), parameters in argument order, and the residual

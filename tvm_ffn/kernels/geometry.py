@@ -77,6 +77,15 @@ class ConvGeometry:
         """Length of the flat output space, the unread columns included (the last row ends with the image)."""
         return (self.out_height - 1) * self.pitch + self.out_width
 
+    @property
+    def out_pixels(self) -> int:
+        """Output pixels of all images."""
+        return self.batch * self.out_height * self.out_width
+
+    def blocks(self, size: int) -> int:
+        """Runs of ``size`` pixels that cover the flat output space of one image."""
+        return -(-self.pixels // size)
+
     def plane_size(self, lanes: int) -> int:
         """Elements of one phase's plane."""
         return self.plane_rows(lanes) * self.pitch
@@ -84,6 +93,11 @@ class ConvGeometry:
     def span(self, lanes: int) -> int:
         """Elements of one channel: its planes, one for each phase."""
         return self.phases[0] * self.phases[1] * self.plane_size(lanes)
+
+    def moves(self, lanes: int, channels: int, residual: bool) -> int:
+        """Elements copied between layouts: planes in, as for `plane_rows`, and ``channels`` of output out, with a
+        residual once more."""
+        return self.batch * self.channels * self.span(lanes) + (1 + residual) * self.out_pixels * channels
 
     def tap_offset(self, dy, dx, lanes: int):  # type: ignore[no-untyped-def]  # integers or TensorIR expressions
         """Offset of tap (dy, dx) in a channel's planes."""

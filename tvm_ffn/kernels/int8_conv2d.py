@@ -18,6 +18,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.work import Cost, Executed
 
 EXACT_INPUTS = 2**24 // 127**2  # 1040 products of two int8 stay exact in float32
 
@@ -43,10 +44,23 @@ class Int8Conv2d:
         return g.batch, g.groups * self.outputs, g.out_height, g.out_width
 
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        stored = int(np.prod(self.out_shape))
-        return stored * self.geometry.inputs, stored * (self.geometry.inputs + self.epilogue.multiplies)
+    def cost(self) -> Cost:
+        """Counts on the stored pixels."""
+        return self._cost(self.geometry.out_pixels)
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole blocks of pixels; the columns in float32 are moved too, unless they are read once only."""
+        g, blocks = self.geometry, self.geometry.blocks(self.pixel_block)
+        pixels = g.batch * blocks * self.pixel_block
+        columns = pixels * g.groups * g.inputs if self.outputs > 1 else 0
+        moves = columns + g.moves(blocks * self.pixel_block, self.out_shape[1], self.epilogue.residual)
+        return Executed.of(self._cost(pixels), moves=moves)
+
+    def _cost(self, pixels: int) -> Cost:
+        channels, inputs = self.out_shape[1], self.geometry.inputs
+        stored, constants = pixels * channels, channels * (inputs + self.epilogue.constant_bytes)
+        return Cost(stored * inputs, stored * (inputs + self.epilogue.multiplies), 0, constants)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), weight int8 (groups, m, inputs), bias int32 (groups, m), scale float32 (1 or
@@ -61,7 +75,7 @@ class Int8Conv2d:
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
 
-        pixels = -(-g.pixels // self.pixel_block) * self.pixel_block
+        pixels = g.blocks(self.pixel_block) * self.pixel_block
         planes = image_planes(b, x, g, pixels)
         extra = flat_copy(b, residual, g, pixels) if residual is not None else None
         channels = g.channels // g.groups

@@ -13,6 +13,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.int8_conv2d import exact_runs
+from tvm_ffn.kernels.work import Cost, Executed
 
 LANES = 64
 
@@ -31,10 +32,23 @@ class Int8Dense:
         return self.rows, self.outputs
 
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        stored = self.rows * self.outputs
-        return stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies)
+    def cost(self) -> Cost:
+        """Counts on the outputs there are."""
+        return self._cost(self.rows * self.outputs)
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole blocks of outputs."""
+        cost = self._cost(self.rows * self._blocks * LANES)
+        return Executed.of(cost, moves=self.rows * (self.inputs + self.outputs))
+
+    @property
+    def _blocks(self) -> int:
+        return -(-self.outputs // LANES)
+
+    def _cost(self, stored: int) -> Cost:
+        constants = self._blocks * LANES * self.inputs + self.outputs * self.epilogue.constant_bytes
+        return Cost(stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies), 0, constants)
 
     @staticmethod
     def pack(weight: np.ndarray) -> np.ndarray:
@@ -47,7 +61,7 @@ class Int8Dense:
         """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
         e = self.epilogue
-        blocks = -(-self.outputs // LANES)
+        blocks = self._blocks
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         weight = b.arg("weight", (blocks, self.inputs, LANES), "int8")

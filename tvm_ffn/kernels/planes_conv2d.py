@@ -26,6 +26,7 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
+from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +51,16 @@ class PlanesConv2d(CodeTiledConv2d):
         offsets = plane_offsets(self.geometry, self.pixels)
         return TernaryCode(flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa)
 
-    @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        pixels = self.geometry.batch * self.geometry.out_height * self.geometry.out_width
+    def cost_of(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
         adds = self.code.adds + (self.planes - 1) * self.outputs
-        return pixels * adds, pixels * self.outputs * self.epilogue.multiplies
+        constants = self.epilogue.constant_bytes * self.outputs
+        multiplies = self.outputs * self.epilogue.multiplies
+        return Cost(pixels * adds, pixels * multiplies, 0, self.code.code_bytes + constants)
 
-    @property
-    def code_bytes(self) -> int:
-        """Estimated machine code."""
-        return self.code.code_bytes
+    def further_work(self, pixels: int) -> dict[str, int]:
+        """Loads of all planes."""
+        return {"loads": pixels * self.code.loads, "misses": pixels * self.code.misses}
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
         """None."""

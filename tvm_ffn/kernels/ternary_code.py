@@ -18,6 +18,8 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import Piece, VectorISA, emit_block
 
 INT16_BYTES = 2
+LINE_BYTES = 64
+L1_LINES = 512  # 32 KB: what all x86-64 processors of the last ten years have at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,18 @@ class TernaryCode:
     def adds(self) -> int:
         """Additions executed a pixel."""
         return sum(piece.adds for piece in self.pieces)
+
+    @property
+    def loads(self) -> int:
+        """Inputs loaded a pixel: each once in every block of rows that uses it."""
+        return sum(piece.loads for piece in self.pieces)
+
+    @property
+    def misses(self) -> int:
+        """Those that come from L2: the lines that one pixel's inputs lie on, in every block, if L1 does not hold them.
+        (The taps of a 3x3 kernel share lines, the channels of a 1x1 kernel do not.)"""
+        lines = len(np.unique(self.offsets // LINE_BYTES))
+        return self.loads * lines // len(self.offsets) if lines > L1_LINES else 0
 
     @property
     def code_bytes(self) -> int:

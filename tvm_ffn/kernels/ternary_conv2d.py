@@ -13,6 +13,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.work import Cost, Executed
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,17 @@ class TernaryConv2d:
         return g.batch, g.groups * self.product.outputs, g.out_height, g.out_width
 
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        g = self.geometry
-        pixels = g.batch * g.out_height * g.out_width
-        return pixels * self.product.adds, pixels * self.product.multiplies
+    def cost(self) -> Cost:
+        """Counts on the stored pixels."""
+        return self.product.cost(self.geometry.out_pixels)
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole blocks of pixels."""
+        g, blocks = self.geometry, self.geometry.blocks(self.pixel_block)
+        cost = self.product.cost(g.batch * blocks * self.pixel_block)
+        moves = g.moves(blocks * self.pixel_block, self.out_shape[1], self.product.epilogue.residual)
+        return Executed.of(cost, moves=moves)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), then those of `FactoredProduct.arguments` with NCHW residual and output."""
@@ -41,7 +48,7 @@ class TernaryConv2d:
         b = KernelBuilder(name, {"ffn.op": "ternary_conv2d", "ffn.pixel_block": self.pixel_block})
         x = b.arg("x", (g.batch, g.channels, g.height, g.width), "int8")
         arguments = product.arguments(b, self.out_shape)
-        pixels = -(-g.pixels // self.pixel_block) * self.pixel_block
+        pixels = g.blocks(self.pixel_block) * self.pixel_block
         planes = image_planes(b, x, g, pixels)
         channels = g.channels // g.groups
 

@@ -11,6 +11,7 @@ from tvm.tirx import PrimFunc
 
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.work import Cost, Executed
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,16 @@ class TernaryDense:
         return self.rows, self.product.outputs
 
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions and multiplies executed."""
-        pixels = self.rows
-        return pixels * self.product.adds, pixels * self.product.multiplies
+    def cost(self) -> Cost:
+        """Counts on the rows there are."""
+        return self.product.cost(self.rows)
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole blocks of rows."""
+        blocks = -(-self.rows // self.pixel_block)
+        moves = self.rows * (self.product.inputs + (1 + self.product.epilogue.residual) * self.product.outputs)
+        return Executed.of(self.product.cost(blocks * self.pixel_block), moves=moves)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), then those of `FactoredProduct.arguments` with (rows, m) residual and output."""

@@ -19,6 +19,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments, unpack_masks
 from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.work import Cost, Executed
 
 WORD = 16
 WORDS = 4  # mask words read together: 64 outputs share the broadcast of an activation
@@ -43,10 +44,23 @@ class TernaryGemv:
         return self.rows, self.outputs
 
     @property
-    def work(self) -> tuple[int, int]:
-        """Additions (two a mask entry, zeros included) and multiplies executed."""
-        adds = 2 * self.terms * (self.inputs + self.outputs)
-        return self.rows * adds, self.rows * (self.terms + self.outputs * self.epilogue.multiplies)
+    def cost(self) -> Cost:
+        """Counts on the outputs there are; two additions a mask entry, zeros included."""
+        return self._cost(2 * self.terms * (self.inputs + self.outputs))
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole blocks of outputs and segments of inputs."""
+        lanes = (_blocks(self.terms) * LANES, _blocks(self.outputs) * LANES)
+        cost = self._cost(2 * (lanes[0] * self.cut_y.steps + lanes[1] * self.cut_x.steps))
+        return Executed.of(cost, moves=self.rows * (self.inputs + self.outputs))
+
+    def _cost(self, adds: int) -> Cost:
+        """Counts with ``adds`` a row of activations."""
+        multiplies = self.rows * (self.terms + self.outputs * self.epilogue.multiplies)
+        masks = (_blocks(self.terms) * self.inputs + _blocks(self.outputs) * self.terms) * 2 * LANES // 8
+        constants = 4 * self.terms + self.epilogue.constant_bytes * self.outputs
+        return Cost(self.rows * adds, multiplies, 0, masks + constants)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), masks of Y^T uint16 (blocks, n, 2, words), middle scale (1, k) float32, masks of
@@ -54,9 +68,9 @@ class TernaryGemv:
         e = self.epilogue
         b = KernelBuilder(name, {"ffn.op": "ternary_gemv"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
-        masks_y = b.arg("masks_y", (-(-self.terms // LANES), self.inputs, 2, WORDS), "uint16")
+        masks_y = b.arg("masks_y", (_blocks(self.terms), self.inputs, 2, WORDS), "uint16")
         middle_scale = b.arg("middle_scale", (1, self.terms), "float32")
-        masks_x = b.arg("masks_x", (-(-self.outputs // LANES), self.terms, 2, WORDS), "uint16")
+        masks_x = b.arg("masks_x", (_blocks(self.outputs), self.terms, 2, WORDS), "uint16")
         bias = b.arg("bias", (1, self.outputs), "int32")
         scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
@@ -111,3 +125,8 @@ class TernaryGemv:
         second = middle.astype(np.int64) @ unpack_masks(masks_x, self.outputs).T.astype(np.int64)
         extra = (arguments[5], arguments[6]) if self.epilogue.residual else None
         return ep.apply_numpy(self.epilogue, second, bias, scale, extra)
+
+
+def _blocks(outputs: int) -> int:
+    """Blocks of `LANES` outputs."""
+    return -(-outputs // LANES)

@@ -16,6 +16,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.work import Cost, Executed
 
 Sums = Callable[[Any, Any], Any]  # int32 sum of output m at pixel p of the tile
 
@@ -61,6 +62,26 @@ class TiledConv2d(ABC):
         """NumPy reference of the sums, int64 (N, groups, outputs, pixels), from int64 columns (N, groups, inputs,
         pixels)."""
 
+    @abstractmethod
+    def cost_of(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels."""
+
+    @property
+    def cost(self) -> Cost:
+        """Counts on the stored pixels."""
+        return self.cost_of(self.geometry.out_pixels)
+
+    @property
+    def executed(self) -> Executed:
+        """Counts on whole tiles."""
+        g = self.geometry
+        moves = g.moves(self.pixels, g.groups * self.outputs, self.epilogue.residual)
+        return Executed.of(self.cost_of(g.batch * self.pixels), moves=moves, **self.further_work(g.batch * self.pixels))
+
+    def further_work(self, pixels: int) -> dict[str, int]:
+        """Other counts of `Executed` for ``pixels`` pixels."""
+        return {}
+
     @property
     def argument_count(self) -> int:
         """Arguments declared by `arguments`."""
@@ -79,7 +100,7 @@ class TiledConv2d(ABC):
     @property
     def pixels(self) -> int:
         """Length of the flat pixel space, a multiple of the tile."""
-        return -(-self.geometry.pixels // self.pixel_block) * self.pixel_block
+        return self.geometry.blocks(self.pixel_block) * self.pixel_block
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (1 or 2, groups,

@@ -1,0 +1,92 @@
+"""What kernels cost: the cycles of any of them from what it executes.
+
+    cycles = adds a + multiplies m + moves v + loads l + misses c  (vectors of int16 lanes)  + bytes b + starts s
+
+The counts are those of `Executed`. A lookup is the memory operand of the addition that takes it and has no rate of its
+own. Predictions compare kernels and layers with each other: one thread, activations and weights in the caches. Weights
+that come from memory, as in a network larger than L3, take about 8 cycles more for every 64 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from tvm_ffn.kernel_plan import CODE_KERNEL, DIGITS_KERNEL, GEMV_KERNEL, INT8_KERNEL, PLANES_KERNEL, ROWS_KERNEL
+from tvm_ffn.kernels.code_conv2d import CodeConv2d
+from tvm_ffn.kernels.digits_conv2d import DigitsConv2d, DigitsDense
+from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
+from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.planes_conv2d import PlanesConv2d
+from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
+from tvm_ffn.kernels.ternary_dense import TernaryDense
+from tvm_ffn.kernels.ternary_gemv import TernaryGemv
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Cycles of one vector's addition, multiply, move, load and miss, of a byte of weights, and of the start of a list,
+    in the order of `vector_counts`."""
+
+    add: float
+    multiply: float = 0.0
+    move: float = 0.0
+    load: float = 0.0
+    miss: float = 0.0
+    byte: float = 0.0
+    start: float = 0.0
+
+
+# From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`, on
+# one core of a Zen 4 at 3.66 GHz. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes a
+# cycle: code reaches that. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition
+# by masks is a test, a selection and the sum, one of int8 a float32 product and sum. What the others stand for is a
+# reading of the fit: "multiply" all that ends an output (joining planes too), "move" a copy that is part scalar,
+# "start" a mispredicted branch, "byte" weights from beyond L2 (int8 convolutions write theirs out in float32). int8 on
+# few rows has three cases and so one rate. The rates of a family rest on seven shapes: of a shape left out of the fit
+# the predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.36 (planes, 1x1 of 1024 inputs: all
+# `misses`) to 1.5.
+_INT8_DENSE = f"{INT8_KERNEL}-dense"
+RATES = {
+    (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
+    (ROWS_KERNEL, 16): Rates(0.776, 6.05, 7.06),
+    (CODE_KERNEL, 32): Rates(0.545, 7.69, 6.79, miss=0.690, byte=0.010),
+    (CODE_KERNEL, 16): Rates(0.250, 5.12, 6.60, load=0.230, miss=0.442, byte=0.072),
+    (PLANES_KERNEL, 32): Rates(0.500, 26.4, 15.5, load=0.357, miss=0.255, byte=0.036),
+    (PLANES_KERNEL, 16): Rates(0.250, 13.4, 13.4, load=0.401, miss=1.68),
+    (DIGITS_KERNEL, 32): Rates(1.20, 15.8, 7.32, start=11.3),
+    (DIGITS_KERNEL, 16): Rates(0.694, 12.6, 3.10, start=20.3),
+    (GEMV_KERNEL, 32): Rates(2.14),
+    (GEMV_KERNEL, 16): Rates(1.22),
+    (INT8_KERNEL, 32): Rates(0.500, 1.22, 17.8, byte=2.77),
+    (INT8_KERNEL, 16): Rates(0.250, 0.571, 16.3, byte=5.81),
+    (_INT8_DENSE, 32): Rates(4.39),
+    (_INT8_DENSE, 16): Rates(2.18),
+}
+_FAMILIES = {
+    TernaryConv2d: ROWS_KERNEL,
+    TernaryDense: ROWS_KERNEL,
+    TernaryGemv: GEMV_KERNEL,
+    CodeConv2d: CODE_KERNEL,
+    PlanesConv2d: PLANES_KERNEL,
+    DigitsConv2d: DIGITS_KERNEL,
+    DigitsDense: DIGITS_KERNEL,
+    Int8Conv2d: INT8_KERNEL,
+    Int8Dense: _INT8_DENSE,
+}
+WIDEST, NARROWEST = 32, 16  # lanes that were measured; SSE and NEON take the cycles of AVX2's vectors
+
+
+def vector_counts(operator: Any, lanes: int) -> tuple[float, ...]:
+    """What an operator executes in the order of `Rates`, in vectors of ``lanes`` int16, bytes, and lists."""
+    done = operator.executed
+    vectors = (done.adds, done.multiplies, done.moves, done.loads, done.misses)
+    return (*(count / lanes for count in vectors), float(done.bytes), float(done.starts))
+
+
+def predicted_cycles(operator: Any, lanes: int) -> float:
+    """Cycles of one run of ``operator`` on one core with vectors of ``lanes`` int16."""
+    rates = RATES[_FAMILIES[type(operator)], WIDEST if lanes >= WIDEST else NARROWEST]
+    return float(np.dot(vector_counts(operator, lanes), astuple(rates)))
