@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from tvm_ffn.factorize import Factors
+from tvm_ffn.forms import has_few_rows
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import FEW_PIXELS, KernelPlan
+from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
@@ -39,11 +40,6 @@ def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:
             total += extra
             chosen.add(unit.name)
     return replace(plan, code_layers=frozenset(chosen))
-
-
-def has_few_rows(unit: Unit) -> bool:
-    """Whether vectors over a dense layer's rows would be too short, so that they run over its outputs."""
-    return unit.kind == "dense" and int(np.prod(shape_of(unit.call)[:-1])) < FEW_PIXELS
 
 
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvm_ffn.factorize import Factors
+from tvm_ffn.forms import has_few_rows
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import (
     CODE_KERNEL,
@@ -39,7 +40,6 @@ from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
 from tvm_ffn.passes.bounds import stored_bounds
-from tvm_ffn.passes.code_choice import has_few_rows
 from tvm_ffn.ranges import INT8_LIMIT
 from tvm_ffn.solution import LayerSolution
 

@@ -10,7 +10,6 @@ GEMV_KERNEL = "masks"
 CODE_KERNEL = "code"
 PLANES_KERNEL = "planes"
 DIGITS_KERNEL = "digits"
-FEW_PIXELS = 8  # below this many rows a dense layer's vectors run over outputs
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tvm import relax
 
 from tvm_ffn.comparison import Comparison, Verification
 from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.forms import has_few_rows
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.interpreter import conv2d, evaluate
 from tvm_ffn.layer_fit import fit_int8, fit_ternary
@@ -227,5 +228,9 @@ def reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
         return "depthwise: one channel a group, there is nothing to share between outputs"
     if settings.precision == "ternary":
         return ""
+    if has_few_rows(unit) and settings.method == "planes" and unit is not network.linear[-1]:
+        return "few rows: digits would work on too few positions at a time"
     place = {network.linear[0]: "first layer", network.linear[-1]: "last layer"}.get(unit)
-    return f"{place}: the answer is most sensitive to it" if place else "int8 by configuration"
+    if place:
+        return f"{place}: the answer is most sensitive to it"
+    return "int8 by configuration" if settings.penalty is None else "planned: digits would cost more than int8"

@@ -20,6 +20,7 @@ from tvm_ffn.calibration import Calibration, open_calibration
 from tvm_ffn.comparison import is_classes
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.fingerprint import solution_key
+from tvm_ffn.forms import with_forms
 from tvm_ffn.graph import Network, Unit
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
@@ -78,9 +79,10 @@ def import_model(c: Compilation) -> None:
 
 
 def match(c: Compilation) -> None:
-    """Cover the graph with units."""
+    """Cover the graph with units, and give each layer a form."""
     fp32 = [name for name, settings in c.settings.items() if settings is None]
     c.network = match_units(c.mod["main"], c.imported.layer_names, fp32)
+    c.settings = with_forms(c.network, c.settings)
 
 
 def recall(c: Compilation) -> None:

@@ -12,6 +12,8 @@ s_l^t. (KL to fp32 at .65 digits a MAC for t = 0, about 1/3, about 1/2, 1: cifar
 squeezenet1_1 .049 .049 .050 -; darknet_tiny .079 - .079 .097; resnet18 .029 .030 .036 -. One penalty for all layers,
 whatever their positions: cifar10_resnet20 .031, squeezenet1_1 .091, darknet_tiny .116.)
 
+A layer that is heard so well that int8 costs less than its digits becomes int8, except within a budget of additions.
+
 c_l is the number of output positions where additions are counted (or time, which is proportional to them), 1 where
 bytes are. p is found by bisection on the curves, which are monotone in it.
 """
@@ -19,7 +21,7 @@ bytes are. p is found by bisection on the curves, which are monotone in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,36 +48,84 @@ def make_plan(
     """Fill in the penalties of the ``measured`` layers for a ``share`` of a budget of one entry (`config.BUDGETS`); the
     settings of all others stay as they are. A plan for a drop keeps within one addition a MAC and int8's bytes,
     whatever the drop."""
-    by_bytes = "bytes" in budget
-    layers = _trusted(measured)
-    ((goal, amount),) = budget.items()
-    amount *= share
-
-    def penalties(price: float) -> dict[Unit, float]:
-        return {unit: _penalty(s, price * (1 if by_bytes else s.positions)) for unit, s in layers.items()}
-
-    def total(price: float, amount_of: Callable[[Sensitivity, float, float], float]) -> float:
-        found = penalties(price)
-        return sum(amount_of(s, *s.at(found[unit])) for unit, s in layers.items())
-
-    def damage(price: float) -> float:
-        return total(price, lambda s, error, _: s.damage_per_error * error)
-
-    def adds(price: float) -> float:
-        return total(price, lambda s, _, digits: s.macs * digits) / sum(s.macs for s in layers.values())
-
-    def stored(price: float) -> float:
-        bytes_ = total(price, lambda s, _, digits: s.weights * digits * BYTES_PER_DIGIT)
-        return bytes_ / sum(s.weights for s in layers.values())
-
-    if not layers:
+    if not measured:
         return Plan({name: PlannedLayer(given) for name, given in settings.items()}, budget)
+    ((goal, amount),) = budget.items()
+    layers = _Layers(_trusted(measured), by_bytes=goal == "bytes", int8=goal != "adds")
     if goal == "max_drop":
-        price = max(_largest(adds, 1.0), _largest(stored, 1.0), _smallest(damage, amount * DAMAGE_PER_POINT))
+        limits = (layers.least(layers.adds, 1.0), layers.least(layers.bytes, 1.0))
+        price = max(*limits, layers.most(layers.damage, amount * share * DAMAGE_PER_POINT))
     else:
-        price = _largest(stored if by_bytes else adds, amount)
-    chosen = {unit.name: (s, penalties(price)[unit]) for unit, s in layers.items()}
+        price = layers.least(layers.bytes if goal == "bytes" else layers.adds, amount * share)
+    chosen = {unit.name: choice for unit, choice in layers.choices(price).items()}
     return Plan({name: _planned(given, chosen.get(name)) for name, given in settings.items()}, budget)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What one layer gets at some price: squared error and work of its form, an addition a MAC counting 1."""
+
+    layer: Sensitivity
+    penalty: float
+    int8: bool
+    error: float
+    digits: float
+
+    @property
+    def damage(self) -> float:
+        return self.layer.damage_per_error * self.error
+
+    @property
+    def bytes(self) -> float:
+        """A weight."""
+        return 1.0 if self.int8 else self.digits * BYTES_PER_DIGIT
+
+
+class _Layers:
+    """All layers to be planned, as functions of the common price of work; ``int8`` says whether layers may be that
+    where it costs less than digits: one addition a MAC, one byte a weight and no error."""
+
+    def __init__(self, layers: Mapping[Unit, Sensitivity], *, by_bytes: bool, int8: bool) -> None:
+        self._layers, self._by_bytes, self._int8 = layers, by_bytes, int8
+
+    def choices(self, price: float) -> dict[Unit, _Choice]:
+        """The best form of every layer."""
+        return {unit: self._choose(layer, price) for unit, layer in self._layers.items()}
+
+    def _choose(self, layer: Sensitivity, price: float) -> _Choice:
+        work = price * layer.weights * (1 if self._by_bytes else layer.positions)
+        heard = layer.damage_per_error
+        penalty = float(np.clip(work / (2 * heard), LEAST, MOST)) if heard > 0 else MOST
+        error, digits = layer.at(penalty)
+        planes = _Choice(layer, penalty, False, error, digits)
+        each = planes.bytes if self._by_bytes else digits
+        if self._int8 and heard * error + work * each > work:
+            return _Choice(layer, penalty, True, 0.0, 1.0)
+        return planes
+
+    def damage(self, price: float) -> float:
+        """Of all layers together."""
+        return sum(choice.damage for choice in self.choices(price).values())
+
+    def adds(self, price: float) -> float:
+        """A multiply-accumulate."""
+        work = sum(choice.layer.macs * choice.digits for choice in self.choices(price).values())
+        return work / sum(layer.macs for layer in self._layers.values())
+
+    def bytes(self, price: float) -> float:
+        """A weight."""
+        stored = sum(choice.layer.weights * choice.bytes for choice in self.choices(price).values())
+        return stored / sum(layer.weights for layer in self._layers.values())
+
+    @staticmethod
+    def least(falling: Callable[[float], float], limit: float) -> float:
+        """The smallest price at which a quantity that falls with it is within ``limit``."""
+        return _bisect(lambda price: falling(price) <= limit)[1]
+
+    @staticmethod
+    def most(rising: Callable[[float], float], limit: float) -> float:
+        """The largest price at which a quantity that rises with it is within ``limit``."""
+        return _bisect(lambda price: rising(price) > limit)[0]
 
 
 def _trusted(measured: Mapping[Unit, Sensitivity]) -> dict[Unit, Sensitivity]:
@@ -87,39 +137,17 @@ def _trusted(measured: Mapping[Unit, Sensitivity]) -> dict[Unit, Sensitivity]:
     }
 
 
-def _penalty(layer: Sensitivity, price: float) -> float:
-    if layer.damage_per_error <= 0:
-        return MOST
-    return float(np.clip(price * layer.weights / (2 * layer.damage_per_error), LEAST, MOST))
-
-
-def _largest(falling: Callable[[float], float], limit: float) -> float:
-    """The smallest price at which a quantity that falls with the price is within ``limit``."""
-    return _bisect(lambda price: falling(price) <= limit)
-
-
-def _smallest(rising: Callable[[float], float], limit: float) -> float:
-    """The largest price at which a quantity that rises with the price is within ``limit``."""
-    return _bisect(lambda price: rising(price) > limit)
-
-
-def _bisect(reached: Callable[[float], bool]) -> float:
+def _bisect(reached: Callable[[float], bool]) -> tuple[float, float]:
+    """The price at which ``reached`` becomes true, from below and from above."""
     low, high = -90.0, 60.0  # logarithms: from all layers at the least penalty to all at the most
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if reached(np.exp(middle)) else (middle, high)
-    return float(np.exp(high))
+    return float(np.exp(low)), float(np.exp(high))
 
 
-def _planned(given: LayerConfig | None, chosen: tuple[Sensitivity, float] | None) -> PlannedLayer:
-    if given is None or chosen is None:
+def _planned(given: LayerConfig | None, choice: _Choice | None) -> PlannedLayer:
+    if given is None or choice is None:
         return PlannedLayer(given)
-    layer, penalty = chosen
-    error, digits = layer.at(penalty)
-    return PlannedLayer(
-        replace(given, penalty=penalty),
-        layer.macs,
-        digits,
-        float(np.sqrt(error)),
-        layer.damage_per_error * error,
-    )
+    settings = replace(given, penalty=choice.penalty, precision="int8" if choice.int8 else given.precision)
+    return PlannedLayer(settings, choice.layer.macs, choice.digits, float(np.sqrt(choice.error)), choice.damage)

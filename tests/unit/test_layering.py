@@ -32,7 +32,7 @@ LAYERS = (
         "placement",
         "unit_rows",
     ),
-    ("interpreter", "matcher", "solution", "cost"),
+    ("interpreter", "matcher", "solution", "cost", "forms"),
     ("oracle", "observation", "solution_record", "layer_fit"),
     ("network_solver", "sensitivity", "sharing"),
     ("planner",),

@@ -15,7 +15,12 @@ from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.int8_conv2d import exact_runs
 from tvm_ffn.kernels.work import Cost, Executed
 
-LANES = 64
+WIDTHS = (64, 32, 16)  # outputs of a block
+
+
+def block_width(outputs: int) -> int:
+    """Of `WIDTHS` the one that leaves the fewest places of the last block unused, the widest of equal ones."""
+    return min(WIDTHS, key=lambda width: -outputs % width)
 
 
 @dataclass(frozen=True)
@@ -39,32 +44,39 @@ class Int8Dense:
     @property
     def executed(self) -> Executed:
         """Counts on whole blocks of outputs."""
-        cost = self._cost(self.rows * self._blocks * LANES)
+        cost = self._cost(self.rows * self._blocks * self.lanes)
         return Executed.of(cost, moves=self.rows * (self.inputs + self.outputs))
 
     @property
+    def lanes(self) -> int:
+        """Outputs of a block."""
+        return block_width(self.outputs)
+
+    @property
     def _blocks(self) -> int:
-        return -(-self.outputs // LANES)
+        return -(-self.outputs // self.lanes)
 
     def _cost(self, stored: int) -> Cost:
-        constants = self._blocks * LANES * self.inputs + self.outputs * self.epilogue.constant_bytes
+        constants = self._blocks * self.lanes * self.inputs + self.outputs * self.epilogue.constant_bytes
         return Cost(stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies), 0, constants)
 
     @staticmethod
     def pack(weight: np.ndarray) -> np.ndarray:
-        """(m, n) int8 as the kernel reads it: (ceil(m / 64), n, 64), zeros after the last output."""
-        padded = np.zeros((-(-weight.shape[0] // LANES) * LANES, weight.shape[1]), np.int8)
-        padded[: weight.shape[0]] = weight
-        return np.ascontiguousarray(padded.reshape(-1, LANES, weight.shape[1]).transpose(0, 2, 1))
+        """(m, n) int8 as the kernel reads it: (blocks, n, lanes), zeros after the last output."""
+        outputs, inputs = weight.shape
+        lanes = block_width(outputs)
+        padded = np.zeros((-(-outputs // lanes) * lanes, inputs), np.int8)
+        padded[:outputs] = weight
+        return np.ascontiguousarray(padded.reshape(-1, lanes, inputs).transpose(0, 2, 1))
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
         e = self.epilogue
-        blocks = self._blocks
+        blocks, lanes = self._blocks, self.lanes
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
-        weight = b.arg("weight", (blocks, self.inputs, LANES), "int8")
+        weight = b.arg("weight", (blocks, self.inputs, lanes), "int8")
         bias = b.arg("bias", (1, self.outputs), "int32")
         scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
@@ -77,14 +89,14 @@ class Int8Dense:
             item = T.Cast("float32", x[r, at]) * T.Cast("float32", weight[o, at, i])
             return item if runs * length == self.inputs else T.Select(s * length + k < self.inputs, item, T.float32(0))
 
-        partial = b.reduce("partial", (self.rows, blocks, runs, LANES), (length,), "float32", product)
+        partial = b.reduce("partial", (self.rows, blocks, runs, lanes), (length,), "float32", product)
         total = b.reduce(
-            "sum", (self.rows, blocks, LANES), (runs,), "int32", lambda r, o, i, s: T.Cast("int32", partial[r, o, s, i])
+            "sum", (self.rows, blocks, lanes), (runs,), "int32", lambda r, o, i, s: T.Cast("int32", partial[r, o, s, i])
         )
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, total[r, m // LANES, m % LANES], bias[0, m], lambda i: scale[i, 0, m], pair)
+            return ep.apply(e, total[r, m // lanes, m % lanes], bias[0, m], lambda i: scale[i, 0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()
