@@ -19,7 +19,7 @@ OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
 def layer(damage: float, weights: int = 1000, positions: int = 100, richness: float = 1.0) -> Sensitivity:
     """Errors that halve and digits that grow as the price falls, as real layers' do."""
     p = np.array(PENALTIES)
-    errors, digits = 0.5 * p**0.8, richness * (0.75 + 0.16 * np.log(0.01 / p))
+    errors, digits = 0.2 * p**0.85, richness * (0.75 + 0.16 * np.log(0.01 / p))
     return Sensitivity(damage, tuple(errors), tuple(np.maximum(digits, 0.05)), weights, positions)
 
 
@@ -73,7 +73,7 @@ def test_the_last_digit_is_worth_the_same_everywhere() -> None:
 
 
 def test_a_drop_is_the_sum_of_damages() -> None:
-    layers = {"a": layer(0.3), "b": layer(0.2)}
+    layers = {"a": layer(1.0), "b": layer(0.5)}
     plan = plan_of(layers, {"max_drop": 1.0})
     assert plan.damage == pytest.approx(DAMAGE_PER_POINT, rel=0.1) and plan.damage <= DAMAGE_PER_POINT
     assert plan_of(layers, {"max_drop": 3.0}).adds < plan.adds
