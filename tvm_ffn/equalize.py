@@ -5,8 +5,9 @@
 Ratios cost nothing where the tensor is written and read by layers: a layer's epilogue has a scale an output anyway, and
 the weights that read it take the ratio of their input, W' = W diag(ratio), before they are quantised. (Equalisation
 across layers, Nagel et al., arXiv 1906.04721, for activations instead of weights, and for any number of readers.)
-Sums, poolings and activations keep the ratios of what they read, a concatenation strings them together; a tensor that
-anything else reads or writes has none.
+Sums, maxima and activations keep the ratios of what they read, a concatenation strings them together; a tensor that
+anything else reads or writes has none. Not even one that is averaged: its channels are often the classes themselves,
+most of which are silent on the calibration data.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from tvm import relax
 
 from tvm_ffn.graph import Network, Unit, shape_of
 
-_SAME_CHANNELS = ("add", "max_pool2d", "avg_pool2d", "activation")
-SMALLEST = 1 / 64
-"""Of the largest ratio of a tensor: what hardly ever moves is not blown up."""
+_SAME_CHANNELS = ("add", "max_pool2d", "activation")
+SMALLEST = 1 / 16
+"""Of the largest ratio of a tensor: a channel that the calibration data hardly moves may be another's loudest."""
 
 
 class ChannelRatios:

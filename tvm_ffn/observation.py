@@ -49,7 +49,7 @@ class Rows:
 class Observation:
     """What the fp32 pass saw.
 
-    ``peaks`` (C,) are the channels' largest magnitudes in a sample, on average, of every int8 tensor (N, C, H, W);
+    ``peaks`` (C,) are the channels' largest magnitudes, of every int8 tensor (N, C, H, W);
     ``answers`` are the outputs of the first held-out samples, samples first.
     """
 
@@ -118,7 +118,7 @@ def observe(
                     raise DataError(f"the model computes NaN or infinity on the calibration data, at '{var.name}'")
                 samples[var].append(_draw(value, round(VALUES_A_TENSOR * size / count), rng))
                 if var in peaks:
-                    peaks[var] += np.abs(value).max(axis=(2, 3)).sum(0) / count
+                    peaks[var] = np.maximum(peaks[var], np.abs(value).max(axis=(0, 2, 3)))
             for layer in readers.get(var, []):
                 layer.see_input(value, size / count)
             if var in writers:
