@@ -64,12 +64,13 @@ def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:
 
 
 def drop_measured(held_out: Verification | None) -> float:
-    """Points of top-1 that the held-out answers have lost, estimated from how far they moved; the larger of two."""
+    """Points of top-1 that the held-out answers have lost, estimated from how far they moved: on few samples the
+    divergence is known far better than the answers that changed."""
     if held_out is None:
         return 0.0
-    if held_out.divergence is None or held_out.expected_drop is None:
+    if held_out.divergence is None:
         return (max(held_out.relative_error.values()) / ERROR_A_POINT) ** 2
-    return max(held_out.divergence / DAMAGE_A_POINT, held_out.expected_drop)
+    return held_out.divergence / DAMAGE_A_POINT
 
 
 def _is_hopeless(solved: QuantizedNetwork, budget: Mapping[str, float]) -> bool:
