@@ -31,6 +31,7 @@ from tvm_ffn import targets
 from tvm_ffn.calibration import Calibration, Preprocess, image_files, open_calibration
 from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig, LayerConfig
+from tvm_ffn.forms import with_forms
 from tvm_ffn.importer import load_model
 from tvm_ffn.pipeline import Compilation, run
 from tvm_ffn.sharing import shared_adds
@@ -100,7 +101,7 @@ class Task:
         c = copy.copy(self.base)
         c.seconds, c.key = {}, ""
         c.config, c.measured = settings(form), self.base.measured if form.startswith(("planes", "default")) else {}
-        c.settings = c.config.resolve(self.imported.layer_names)
+        c.settings = with_forms(c.network, c.config.resolve(self.imported.layer_names))
         run(c, start_at="factorize")
         module = finish(c)
         rows = [row for row in module.report.layers if row.op == "conv2d"][1:]

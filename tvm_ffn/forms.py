@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tvm_ffn.config import RANK_RATIO, LayerConfig
+from tvm_ffn.config import LayerConfig
 from tvm_ffn.graph import Network, Unit
 from tvm_ffn.unit_rows import positions
 
 FEW_ROWS = 8  # below this many rows the vectors of a dense layer's kernels run over outputs
 LARGEST = 1 << 21  # weights of a layer that is solved in some seconds
+RANK_RATIO = 1.0  # four tenths of int8's bytes where outputs and inputs are about as many
 
 
 def has_few_rows(unit: Unit) -> bool:
