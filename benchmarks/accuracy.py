@@ -101,7 +101,7 @@ class Task:
         c = copy.copy(self.base)
         c.seconds, c.key = {}, ""
         c.config, c.measured = settings(form), self.base.measured if form.startswith(("planes", "default")) else {}
-        c.settings = with_forms(c.network, c.config.resolve(self.imported.layer_names))
+        c.settings = with_forms(c.network, c.config.resolve(self.imported.layer_names), c.config)
         run(c, start_at="factorize")
         module = finish(c)
         rows = [row for row in module.report.layers if row.op == "conv2d"][1:]

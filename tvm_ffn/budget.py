@@ -13,15 +13,13 @@ import numpy as np
 
 from tvm_ffn.comparison import Verification
 from tvm_ffn.plan import Plan
-from tvm_ffn.planner import BYTES_PER_DIGIT
+from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.unit_rows import positions
 
 log = logging.getLogger("tvm_ffn")
 
 MOST_SOLVES = 3
-DAMAGE_A_POINT = 0.04
-"""KL divergence in nats that costs about a point of top-1."""
 ERROR_A_POINT = 0.05
 """The same for outputs that are no classes: their relative error. Points grow with its square, as damage does."""
 TOLERANCE = 1.01
@@ -38,9 +36,12 @@ def solve_within(
 ) -> QuantizedNetwork:
     """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget, ``classes``
     says whether the network's answers are."""
-    share = 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT
+    plan, share = None, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT
     for attempt in range(1, MOST_SOLVES + 1):
-        solved = solve(make(share))
+        last, plan = plan, make(share)
+        if plan == last:
+            break  # its own limits, not the budget, decide
+        solved = solve(plan)
         excess = _excess(solved, budget)
         log.info("solution %d is at %.2f of its budget", attempt, excess)
         if excess <= TOLERANCE or _is_hopeless(solved, budget):
@@ -56,10 +57,14 @@ def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:
         return drop_measured(solved.held_out) / amount
     used, whole = 0.0, 0.0
     for unit, solution in solved.layers.items():
-        if solution.factors and solution.factors[0].planes:
-            each = positions(unit) if goal == "adds" else BYTES_PER_DIGIT
-            used += each * sum(np.count_nonzero(factors.y) for factors in solution.factors)
-            whole += (positions(unit) if goal == "adds" else 1) * unit.weight.size
+        planned = solved.plan.layers.get(unit.name)
+        if planned is None or planned.digits is None:
+            continue
+        often = positions(unit) if goal == "adds" else 1
+        digits = sum(np.count_nonzero(factors.y) for factors in solution.factors)
+        each = BYTES_PER_DIGIT if goal == "bytes" else 1.0
+        used += often * (digits * each if solution.factors else unit.weight.size)
+        whole += often * unit.weight.size
     return used / whole / amount if whole else 0.0
 
 

@@ -71,7 +71,7 @@ class Comparison:
     def add(self, expected: list[np.ndarray], actual: list[np.ndarray]) -> None:
         for sums, want, have in zip(self._errors, expected, actual, strict=True):
             sums += np.square(have.astype(np.float64) - want).sum(), np.square(want, dtype=np.float64).sum()
-        self._classes &= is_classes(expected[0])
+        self._classes &= is_classes(expected[0].shape)
         if self._classes:
             first = self._samples
             p, q = (values[0].reshape(len(values[0]), -1) for values in (expected, actual))
@@ -102,7 +102,7 @@ def divergence(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     """Return KL(p || q) in nats for each row of (n, classes) logits, or of probabilities if ``expected`` holds such."""
     probabilities = _are_probabilities(expected)
     p, q = (_log_probabilities(values.astype(np.float64), probabilities) for values in (expected, actual))
-    return (np.exp(p) * (p - q)).sum(1)
+    return np.maximum((np.exp(p) * (p - q)).sum(1), 0.0)
 
 
 def expected_drop(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -112,22 +112,22 @@ def expected_drop(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     return p[row, expected.argmax(1)] - p[row, actual.argmax(1)]
 
 
-def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what the answers of each sample have lost: (n,), for outputs with samples first."""
-    count = len(expected[0])
-    if is_classes(expected[0]):
-        return divergence(expected[0].reshape(count, -1), actual[0].reshape(count, -1))
-    total = np.zeros(count)
+def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
+    """Return what the answers to a batch have lost, on average; at most 1 where they are no classes."""
+    first = expected[0]
+    if is_classes(first.shape):
+        return float(divergence(first.reshape(len(first), -1), actual[0].reshape(len(first), -1)).mean())
+    errors = []
     for want, have in zip(expected, actual, strict=True):
-        want, have = want.reshape(len(want), -1).astype(np.float64), have.reshape(len(have), -1)
-        energy = np.maximum(np.square(want).sum(1), np.finfo(np.float64).tiny)
-        total += np.square(have - want).sum(1) / energy / (2 * len(expected))
-    return total
+        energy = float(np.square(want, dtype=np.float64).sum())
+        lost = float(np.square(have.astype(np.float64) - want).sum())
+        errors.append(lost / energy if energy > 0 else float(lost > 0))
+    return min(float(np.mean(errors)) / 2, 1.0)
 
 
-def is_classes(output: np.ndarray) -> bool:
-    """Whether an output is one vector of at least two classes a sample."""
-    return output.ndim >= 2 and output.shape[1] > 1 and output.size == output.shape[0] * output.shape[1]
+def is_classes(shape: Sequence[int]) -> bool:
+    """Whether an output of this shape is one vector of at least two classes a sample."""
+    return len(shape) >= 2 and shape[1] > 1 and int(np.prod(shape)) == shape[0] * shape[1]
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

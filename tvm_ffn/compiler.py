@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_ffn import artifact, runtime, targets
-from tvm_ffn.budget import drop_measured
+from tvm_ffn.budget import TOLERANCE, drop_measured
 from tvm_ffn.comparison import Verification
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.oracle import Oracle
 from tvm_ffn.pipeline import Compilation, for_target, run
 from tvm_ffn.plan import Plan
 from tvm_ffn.report import Report
+from tvm_ffn.samples import check_batch
 from tvm_ffn.summary import summarize
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Quantized:
         """The outputs for inputs by name, by NumPy: bit for bit what a compiled module computes, slowly."""
         c = self._compilation
         names = [parameter.name for parameter in c.mod["main"].params]
-        given = {name: inputs[info.name] for name, info in zip(names, c.imported.inputs, strict=True)}
+        checked = check_batch(inputs, c.imported.inputs, "inputs")
+        given = {name: checked[info.name] for name, info in zip(names, c.imported.inputs, strict=True)}
         return Oracle(c.integer, c.record.operators).run(given)
 
     def compile(self, target: str | Mapping[str, Any] | tvm.target.Target = "llvm") -> runtime.Module:
@@ -124,6 +126,6 @@ def _warnings(c: Compilation) -> tuple[str, ...]:
     if c.data.is_synthetic:
         return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
     allowed, lost = c.quantized.plan.budget.get("max_drop"), drop_measured(c.quantized.held_out)
-    if allowed is None or lost <= allowed:
+    if allowed is None or lost <= allowed * TOLERANCE:
         return ()
     return (f"held-out samples say that about {lost:.1f} points of top-1 are lost; the budget was {allowed:g}",)

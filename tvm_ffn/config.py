@@ -189,9 +189,13 @@ class FFNConfig:
         last = len(layer_names) - 1
         return {name: self._resolve_one(name, index == 0, index == last) for index, name in enumerate(layer_names)}
 
-    def _resolve_one(self, name: str, first: bool, last: bool) -> LayerConfig | None:
+    def given(self, name: str) -> tuple[str | None, LayerConfig | None]:
+        """The key of ``layers`` that is meant for a layer and its settings; without one, None and empty settings."""
         key = name if name in self.layers else next((key for key in self.layers if _matches(key, name)), None)
-        layer = LayerConfig() if key is None else self.layers[key]
+        return key, LayerConfig() if key is None else self.layers[key]
+
+    def _resolve_one(self, name: str, first: bool, last: bool) -> LayerConfig | None:
+        key, layer = self.given(name)
         if layer is None:
             return None
         ranked = layer.rank is not None or layer.rank_ratio is not None

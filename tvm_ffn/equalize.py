@@ -34,7 +34,7 @@ class ChannelRatios:
         classes = _Classes([var for var in stored if len(shape_of(var)) == 4])
         for unit in network.units:
             _join(classes, unit)
-        fixed = {var for unit in network.units for var in _fixed_by(unit)}
+        fixed = {var for unit in network.units for var in _fixed_by(unit)} | _bounded_sums(network)
         fixed |= {*network.parameters, *(out for out in network.outputs if isinstance(out, relax.Var))}
         self._classes = classes.without(fixed)
         self._values = np.zeros(classes.total, np.float32)
@@ -73,15 +73,30 @@ def _join(classes: _Classes, unit: Unit) -> None:
             start += shape_of(field)[1]
 
 
+def _bounded_sums(network: Network) -> set[relax.Var]:
+    """Operands and results of sums in which a tensor has an upper bound: `bound` would make all their ratios small."""
+    bounded: set[relax.Var] = set()
+    found: set[relax.Var] = set()
+    for unit in network.units:
+        passed_on = unit.kind in ("max_pool2d", "concat", "view") and not bounded.isdisjoint(unit.inputs)
+        if np.isfinite(unit.activation.hi) or passed_on:
+            bounded.add(unit.output)
+        operands = {*unit.inputs} if unit.kind in ("add", "activation") else set()
+        operands |= {unit.residual} if unit.residual is not None else set()
+        if operands and not bounded.isdisjoint({*operands, unit.output}):
+            found |= {*operands, unit.output}
+    return found
+
+
 def _fixed_by(unit: Unit) -> set[relax.Var]:
     """Tensors that cannot have ratios because of how the unit reads or writes them."""
     touched = {*unit.reads, unit.output}
-    lower = unit.activation.lo
+    odd = unit.activation.lo not in (0.0, -np.inf) or unit.activation.hi <= 0
     if unit.kind == "concat":
         axis = unit.call.attrs.axis
         return touched if axis is None or int(axis) != 1 else set()
     if unit.kind in _SAME_CHANNELS or unit.kind in ("conv2d", "affine"):
-        return {unit.output} if lower not in (0.0, -np.inf) else set()
+        return {unit.output} if odd else set()
     return touched
 
 

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network
 
-SOLVER_VERSION = 6  # raise it with every change that gives other factors or scales
+SOLVER_VERSION = 7  # raise it with every change that gives other factors or scales
 _WITHOUT_EFFECT = ("threads", "optimize", "layers")  # settings of the solver's speed, of later steps, resolved ones
 
 
@@ -31,7 +31,7 @@ def solution_key(
     """
     digest = hashlib.sha256()
     settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
-    resolved = [None if layer is None else layer.to_dict() for layer in layers.values()]
+    resolved = [(name, None if layer is None else layer.to_dict()) for name, layer in layers.items()]
     units = [(unit.kind, unit.output.name, [var.name for var in unit.reads]) for unit in network.units]
     digest.update(json.dumps([SOLVER_VERSION, settings, resolved, units], sort_keys=True).encode())
     digest.update(mod.script(show_meta=False).encode())

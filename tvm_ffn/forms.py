@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tvm_ffn.config import LayerConfig
+from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network, Unit
 from tvm_ffn.unit_rows import positions
 
 FEW_ROWS = 8  # below this many rows the vectors of a dense layer's kernels run over outputs
 LARGEST = 1 << 21  # weights of a layer that is solved in some seconds
-RANK_RATIO = 1.0  # four tenths of int8's bytes where outputs and inputs are about as many
+DENSE_RANK_RATIO = 1.0  # four tenths of int8's bytes where outputs and inputs are about as many
 
 
 def has_few_rows(unit: Unit) -> bool:
@@ -24,15 +24,20 @@ def has_few_rows(unit: Unit) -> bool:
     return unit.kind == "dense" and positions(unit) < FEW_ROWS
 
 
-def with_forms(network: Network, settings: Mapping[str, LayerConfig | None]) -> dict[str, LayerConfig | None]:
-    """The settings with another form for ternary dense layers on few rows that have digit planes without a price."""
+def with_forms(
+    network: Network, settings: Mapping[str, LayerConfig | None], config: FFNConfig
+) -> dict[str, LayerConfig | None]:
+    """The resolved ``settings`` with depthwise layers in int8, and with another form for ternary dense layers on few
+    rows, unless ``config`` names a method, planes or a penalty for them."""
     found = dict(settings)
     for unit in network.linear:
-        own = found[unit.name]
-        if own is None or own.precision != "ternary" or own.method != "planes" or own.penalty is not None:
+        own, (_, given) = found[unit.name], config.given(unit.name)
+        if own is None or given is None or own.precision != "ternary":
             continue
-        if has_few_rows(unit):
-            small = unit.weight.size <= LARGEST
-            ranked = LayerConfig(rank_ratio=RANK_RATIO, precision="ternary", method="response")
-            found[unit.name] = ranked if small else replace(own, precision="int8")
+        if unit.is_depthwise:
+            found[unit.name] = replace(own, precision="int8")
+        chosen = config.method or given.method or given.planes or own.penalty is not None
+        if has_few_rows(unit) and own.method == "planes" and not chosen:
+            ranked = LayerConfig(rank_ratio=DENSE_RANK_RATIO, precision="ternary", method="response")
+            found[unit.name] = ranked if unit.weight.size <= LARGEST else replace(own, precision="int8")
     return found

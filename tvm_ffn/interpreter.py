@@ -37,7 +37,7 @@ def evaluate(call: relax.Call, args: Sequence[Value]) -> Value:
     if name in OPERATORS:
         result = OPERATORS[name](call, *args)
         if result is not None:
-            return result
+            return np.asarray(result) if isinstance(result, np.generic) else result
     return _build_and_run(call, args)
 
 

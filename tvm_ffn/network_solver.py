@@ -80,7 +80,7 @@ def samples_that_fit(network: Network) -> int:
             readers[var] -= 1
             alive -= size(var) if readers[var] == 0 else 0
     batch = shape_of(network.parameters[0])[0]
-    return max(1, MEMORY * batch // peak)
+    return max(1, MEMORY // peak) * batch
 
 
 class _Solver:

@@ -153,7 +153,7 @@ class _Answers:
             self.kept[var].append(value[held])
 
     def result(self) -> list[np.ndarray]:
-        if not self.usable or not all(self.kept.values()):
+        if not self.usable or not self.kept or not all(self.kept.values()):
             return []
         kept = [np.concatenate(parts) for parts in self.kept.values()]
         fewest = min(map(len, kept))

@@ -21,7 +21,7 @@ from tvm_ffn.comparison import is_classes
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.fingerprint import solution_key
 from tvm_ffn.forms import with_forms
-from tvm_ffn.graph import Network, Unit
+from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
 from tvm_ffn.kernel_plan import KernelPlan, plan_for
@@ -82,7 +82,7 @@ def match(c: Compilation) -> None:
     """Cover the graph with units, and give each layer a form."""
     fp32 = [name for name, settings in c.settings.items() if settings is None]
     c.network = match_units(c.mod["main"], c.imported.layer_names, fp32)
-    c.settings = with_forms(c.network, c.settings)
+    c.settings = with_forms(c.network, c.settings, c.config)
 
 
 def recall(c: Compilation) -> None:
@@ -136,7 +136,7 @@ def factorize(c: Compilation) -> None:
             budget,
             lambda share: make_plan(c.settings, c.measured, budget, share),
             solve,
-            classes=any(map(is_classes, c.observation.answers[:1])),
+            classes=is_classes(shape_of(c.network.outputs[0])),
         )
     else:
         c.quantized = solve(Plan({name: PlannedLayer(settings) for name, settings in c.settings.items()}))

@@ -28,8 +28,9 @@ FORMAT = 1
 class PlannedLayer:
     """Settings of one layer (None: fp32) and what is expected of them.
 
-    ``macs`` of one sample; ``digits`` a weight, ``error`` the relative response error, ``damage`` what the layer alone
-    costs the answers (nats of KL divergence for class outputs); None where the layer was not planned.
+    ``macs`` of one sample; ``digits`` a weight, ``error`` the relative response error, ``damage`` what the layer costs
+    the answers (nats of KL divergence for class outputs, as far as `planner` trusts what was measured); None where the
+    layer was not planned.
     """
 
     settings: LayerConfig | None
@@ -89,7 +90,7 @@ class Plan:
             own = None if given is None else {key: value for key, value in given.items() if key in settings}
             rest = {key: value for key, value in (given or {}).items() if key in expected}
             layers[name] = PlannedLayer(None if own is None else LayerConfig.from_dict(own), **rest)
-        return cls(layers, dict(values.get("budget", {})))
+        return cls(layers, dict(values.get("budget") or {}))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Plan:
@@ -122,7 +123,7 @@ def _row(name: str, layer: PlannedLayer) -> tuple[str, ...]:
     elif s.precision == "int8":
         what, setting = "int8", ""
     elif s.method == "planes":
-        what, setting = "planes", f"{s.planes} at {s.penalty or 0:.4f}"
+        what, setting = "planes", f"{s.planes}" if s.penalty is None else f"{s.planes} at {s.penalty:.4f}"
     else:
         what, setting = str(s.method), f"rank {s.rank}" if s.rank is not None else f"rank ratio {s.rank_ratio}"
     numbers = (layer.digits, layer.error, layer.damage)

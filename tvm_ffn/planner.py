@@ -30,9 +30,9 @@ from tvm_ffn.graph import Unit
 from tvm_ffn.plan import Plan, PlannedLayer
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
-DAMAGE_PER_POINT = 0.04
-"""Damage that costs about a point of top-1. What is measured in the end is 0.3 to 0.8 of what is expected: the layers
-behind repair."""
+DAMAGE_A_POINT = 0.04
+"""Damage (KL divergence in nats) that costs about a point of top-1. What is measured in the end is 0.3 to 0.8 of what
+is expected: the layers behind repair."""
 BYTES_PER_DIGIT = 1.2
 """In the packed form: a byte, its share of row numbers and counts."""
 TRUST = 0.25
@@ -55,7 +55,7 @@ def make_plan(
     layers = _Layers(_trusted(measured), by_bytes=goal == "bytes", int8=goal != "adds")
     if goal == "max_drop":
         limits = (layers.least(layers.adds, 1.0), layers.least(layers.bytes, 1.0))
-        price = max(*limits, layers.most(layers.damage, amount * share * DAMAGE_PER_POINT))
+        price = max(*limits, layers.most(layers.damage, amount * share * DAMAGE_A_POINT))
     else:
         price = layers.least(layers.bytes if goal == "bytes" else layers.adds, amount * share)
     chosen = {unit.name: choice for unit, choice in layers.choices(price).items()}

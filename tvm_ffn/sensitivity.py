@@ -72,7 +72,7 @@ def measure(
         curves[unit], weight = _curve(unit, layers[unit].inputs, planes, ridge, threads)
         replaced[unit.index] = _as_operand(unit, weight)
     costs, changes = _damage(Interpreter(mod), replaced, batches)
-    batch = shape_of(next(iter(layers)).inputs[0])[0]
+    batch = int(mod["main"].params[0].ty.shape[0])
     found = {}
     for unit, (errors, digits) in curves.items():
         true = changes[unit.index] / (_energy(unit, layers[unit].inputs) or 1.0)
@@ -124,18 +124,18 @@ def _damage(
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Over ``SAMPLES`` samples, for each of ``weights`` alone by the place of its call: the mean damage, and the mean
     square of the change of the call's value."""
-    total, changes, seen = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0), 0
+    total, changes, runs, seen = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0), 0, 0
     for batch in progress(batches, "probing damage", None):
         altered: dict[int, Sequence[np.ndarray]] = {}
         for place, change, outputs in interpreter.alternatives(batch, weights):
             if place is not None:
                 altered[place] = outputs
-                changes[place] += len(outputs[0]) * float(np.square(change, dtype=np.float64).mean())
+                changes[place] += float(np.square(change, dtype=np.float64).mean())
                 continue
             for known, other in altered.items():
-                total[known] += float(damage(outputs, other).sum())
-            seen += len(outputs[0])
+                total[known] += damage(outputs, other)
+            runs += 1
+        seen += len(next(iter(batch.values())))
         if seen >= SAMPLES:
             break
-    count = max(seen, 1)
-    return {k: v / count for k, v in total.items()}, {k: v / count for k, v in changes.items()}
+    return {k: v / max(runs, 1) for k, v in total.items()}, {k: v / max(runs, 1) for k, v in changes.items()}

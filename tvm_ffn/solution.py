@@ -50,8 +50,8 @@ class LayerSolution:
 class QuantizedNetwork:
     """The units with the range of every int8 tensor and the solution of every linear unit.
 
-    ``plan`` is what was solved for. ``held_out`` compares the network with fp32 on the calibration samples that nothing
-    was fitted to (None without any).
+    ``plan`` is what was solved for. ``held_out`` compares the network with fp32 on the calibration samples that no
+    weight was fitted to (None without any).
     """
 
     network: Network

@@ -84,9 +84,38 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "cannot read the plan" in capsys.readouterr().err
 
 
-def test_a_missed_gate_leaves_the_artefact_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out")]
-    assert cli.main(["compile", *options, "--max-drop", "0.000001"]) == 3
-    assert "points of top-1 are lost; the budget was 1e-06" in capsys.readouterr().err
-    report = tvm_ffn.load(tmp_path / "out").report
-    assert report.warnings and report.budget == {"max_drop": 1e-6}
+@pytest.mark.parametrize("options", [[], ["--penalty", "0.1"], ["--method", "response"]])
+def test_a_missed_gate_leaves_the_artefact_and_exits_with_3(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compile", str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out"), *options]
+    assert cli.main([*command, "--max-drop", "0.000001"]) == 3
+    assert "points of top-1 are lost, not 1e-06" in capsys.readouterr().err
+    assert tvm_ffn.load(tmp_path / "out").report.held_out is not None
+
+
+def test_a_gate_needs_samples_to_be_judged_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compile", str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out"), "--limit", "5"]
+    assert cli.main([*command, "--max-drop", "1"]) == 2
+    assert "at least 10 calibration samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plan", "plan.json", "--adds", "0.5"], "--adds changes nothing with --plan"),
+        (["--penalty", "0.1", "--adds", "0.5"], "with --penalty there is nothing to plan"),
+        (["--method", "sdd", "--bytes", "0.5"], "with --method there is nothing to plan"),
+    ],
+)
+def test_options_that_would_be_ignored(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tvm_ffn.Plan({}).save("plan.json")
+    assert cli.main(["compile", str(MODEL), "--calibration", str(DATA), "-o", "out", *options]) == 2
+    assert message in capsys.readouterr().err

@@ -134,6 +134,23 @@ def test_silent_channels_are_not_blown_up() -> None:
     np.testing.assert_allclose(found[1:3], found.max() / 16)
 
 
+def test_sums_with_bounded_tensors_have_none() -> None:
+    """Ratios that fit ReLU6 would clip what it is added to."""
+    net = Net(1, 3, 10, 10)
+    bounds = [net.const(np.float32(0)), net.const(np.float32(1))]
+    x = net("Clip", uneven(net, "x", 3), *bounds)
+    total = net("Add", net("MaxPool", x, kernel_shape=[1, 1]), net.conv(x, 8, 8))
+    c = solved(net.model(net.conv(total, 8, 4)))
+    assert not c.quantized.ranges.ratios
+    assert c.quantized.held_out is not None and max(c.quantized.held_out.relative_error.values()) < 0.05
+
+
+def test_a_bound_of_nothing() -> None:
+    net = Net(1, 3, 10, 10)
+    x = net("Clip", uneven(net, "x", 3), net.const(np.float32(-3)), net.const(np.float32(0)))
+    assert not solved(net.model(net.conv(x, 8, 4))).quantized.ranges.ratios
+
+
 def test_averaged_tensors_have_none() -> None:
     net = Net(1, 3, 10, 10)
     classes = net("Relu", uneven(net, net("Relu", uneven(net, "x", 3)), 8))

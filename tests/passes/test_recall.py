@@ -81,6 +81,26 @@ def test_an_entry_that_does_not_fit_is_solved_again(tmp_path: Path) -> None:
     assert solved(tmp_path).recalled
 
 
+def test_layers_of_other_names_have_other_plans(tmp_path: Path) -> None:
+    solved(tmp_path)
+    renamed = net()
+    for node in renamed.graph.node:
+        node.name = f"other_{node.name}"
+    c = Compilation(renamed, targets.parse_target("llvm"), CONFIG, DATA)
+    c.cache = Cache(tmp_path)
+    run(c, stop_after="factorize")
+    assert not c.recalled and all(name.startswith("other_") for name in c.quantized.plan.layers)
+
+
+def test_whole_batches_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Net(4, 3, 8, 8)
+    model = batch.model(batch.conv(batch("Relu", batch.conv("x", 3, 8)), 8, 4))
+    monkeypatch.setattr(network_solver, "MEMORY", 9000)
+    data = np.random.default_rng(0).standard_normal((40, 3, 8, 8)).astype(np.float32)
+    c = run(Compilation(model, targets.parse_target("llvm"), CONFIG, data), stop_after="factorize")
+    assert len(c.data) % 4 == 0 and len(c.data) < 40
+
+
 def test_no_more_samples_are_used_than_fit_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

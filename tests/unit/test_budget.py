@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tvm_ffn.budget import DAMAGE_A_POINT, ERROR_A_POINT, MOST_SOLVES, drop_measured, solve_within
+from tvm_ffn.budget import ERROR_A_POINT, MOST_SOLVES, drop_measured, solve_within
 from tvm_ffn.comparison import Verification
+from tvm_ffn.planner import DAMAGE_A_POINT
 
 
 def verification(divergence: float | None, drop: float | None = 0.0, error: float = 0.1) -> Verification:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ffn.config import LayerConfig
-from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_PER_POINT, TRUST, make_plan
+from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT, TRUST, make_plan
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
@@ -75,7 +75,7 @@ def test_the_last_digit_is_worth_the_same_everywhere() -> None:
 def test_a_drop_is_the_sum_of_damages() -> None:
     layers = {"a": layer(1.0), "b": layer(0.5)}
     plan = plan_of(layers, {"max_drop": 1.0})
-    assert plan.damage == pytest.approx(DAMAGE_PER_POINT, rel=0.1) and plan.damage <= DAMAGE_PER_POINT
+    assert plan.damage == pytest.approx(DAMAGE_A_POINT, rel=0.1) and plan.damage <= DAMAGE_A_POINT
     assert plan_of(layers, {"max_drop": 3.0}).adds < plan.adds
 
 

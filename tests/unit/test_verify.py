@@ -38,9 +38,18 @@ def test_expected_drop_is_what_the_reference_gives_up() -> None:
 def test_damage_of_classes_and_of_maps() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 5, 10)).astype(np.float32)
-    np.testing.assert_allclose(damage([a, a], [b, b]), divergence(a, b))
+    assert damage([a, a], [b, b]) == pytest.approx(divergence(a, b).mean())
     maps = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
-    np.testing.assert_allclose(damage([maps, maps], [maps, 1.2 * maps]), [0.01, 0.01], rtol=1e-4)
+    assert damage([maps, maps], [maps, 1.2 * maps]) == pytest.approx(0.01, rel=1e-4)
+    assert damage([0 * maps, maps[:1]], [maps, maps[:1]]) == pytest.approx(0.25)
+    assert damage([0 * maps], [0 * maps]) == 0.0 and damage([maps], [1e9 * maps]) == 1.0
+    assert damage([np.float32(2)], [np.float32(2.2)]) == pytest.approx(0.005, rel=1e-3)
+
+
+def test_divergence_is_never_negative() -> None:
+    rng = np.random.default_rng(0)
+    p = softmax(rng.standard_normal((300, 10))).astype(np.float32)
+    assert divergence(p, np.nextafter(p, np.float32(1))).min() >= 0
 
 
 def test_comparison() -> None:
