@@ -13,7 +13,7 @@ import numpy as np
 
 from tvm_ffn.comparison import Verification
 from tvm_ffn.plan import Plan
-from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT
+from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT, EXPECTED_A_POINT
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.unit_rows import positions
 
@@ -36,7 +36,7 @@ def solve_within(
 ) -> QuantizedNetwork:
     """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget, ``classes``
     says whether the network's answers are."""
-    plan, share = None, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT
+    plan, share = None, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT
     for attempt in range(1, MOST_SOLVES + 1):
         last, plan = plan, make(share)
         if plan == last:

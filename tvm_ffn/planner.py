@@ -12,7 +12,8 @@ s_l^t. (KL to fp32 at .65 digits a MAC for t = 0, about 1/3, about 1/2, 1: cifar
 squeezenet1_1 .049 .049 .050 -; darknet_tiny .079 - .079 .097; resnet18 .029 .030 .036 -. One penalty for all layers,
 whatever their positions: cifar10_resnet20 .031, squeezenet1_1 .091, darknet_tiny .116.)
 
-A layer that is heard so well that int8 costs less than its digits becomes int8, except within a budget of additions.
+A layer that is heard so well that its digits would take more bytes than int8 becomes int8, except within a budget of
+additions.
 
 c_l is the number of output positions where additions are counted (or time, which is proportional to them), 1 where
 bytes are. p is found by bisection on the curves, which are monotone in it.
@@ -31,8 +32,9 @@ from tvm_ffn.plan import Plan, PlannedLayer
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 DAMAGE_A_POINT = 0.04
-"""Damage (KL divergence in nats) that costs about a point of top-1. What is measured in the end is 0.3 to 0.8 of what
-is expected: the layers behind repair."""
+"""Damage (KL divergence in nats) that costs about a point of top-1."""
+EXPECTED_A_POINT = 0.08
+"""Damage that may be expected for it: what is measured in the end is 0.3 to 0.8 of that, the layers behind repair."""
 BYTES_PER_DIGIT = 1.2
 """In the packed form: a byte, its share of row numbers and counts."""
 TRUST = 0.25
@@ -47,15 +49,14 @@ def make_plan(
     share: float = 1.0,
 ) -> Plan:
     """Fill in the penalties of the ``measured`` layers for a ``share`` of a budget of one entry (`config.BUDGETS`); the
-    settings of all others stay as they are. A plan for a drop keeps within one addition a MAC and int8's bytes,
-    whatever the drop."""
+    settings of all others stay as they are. But for a budget of additions no layer takes more than int8's bytes, and so
+    none more than an addition a MAC."""
     if not measured:
         return Plan({name: PlannedLayer(given) for name, given in settings.items()}, budget)
     ((goal, amount),) = budget.items()
     layers = _Layers(_trusted(measured), by_bytes=goal == "bytes", int8=goal != "adds")
     if goal == "max_drop":
-        limits = (layers.least(layers.adds, 1.0), layers.least(layers.bytes, 1.0))
-        price = max(*limits, layers.most(layers.damage, amount * share * DAMAGE_A_POINT))
+        price = layers.most(layers.damage, amount * share * EXPECTED_A_POINT)
     else:
         price = layers.least(layers.bytes if goal == "bytes" else layers.adds, amount * share)
     chosen = {unit.name: choice for unit, choice in layers.choices(price).items()}
@@ -84,7 +85,7 @@ class _Choice:
 
 class _Layers:
     """All layers to be planned, as functions of the common price of work; ``int8`` says whether layers may be that
-    where it costs less than digits: one addition a MAC, one byte a weight and no error."""
+    where digits take more: one addition a MAC, one byte a weight and no error."""
 
     def __init__(self, layers: Mapping[Unit, Sensitivity], *, by_bytes: bool, int8: bool) -> None:
         self._layers, self._by_bytes, self._int8 = layers, by_bytes, int8
@@ -99,10 +100,7 @@ class _Layers:
         penalty = float(np.clip(work / (2 * heard), LEAST, MOST)) if heard > 0 else MOST
         error, digits = layer.at(penalty)
         planes = _Choice(layer, penalty, False, error, digits)
-        each = planes.bytes if self._by_bytes else digits
-        if self._int8 and heard * error + work * each > work:
-            return _Choice(layer, penalty, True, 0.0, 1.0)
-        return planes
+        return _Choice(layer, penalty, True, 0.0, 1.0) if self._int8 and planes.bytes > 1 else planes
 
     def damage(self, price: float) -> float:
         """Of all layers together."""

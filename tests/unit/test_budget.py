@@ -9,7 +9,7 @@ import pytest
 
 from tvm_ffn.budget import ERROR_A_POINT, MOST_SOLVES, drop_measured, solve_within
 from tvm_ffn.comparison import Verification
-from tvm_ffn.planner import DAMAGE_A_POINT
+from tvm_ffn.planner import DAMAGE_A_POINT, EXPECTED_A_POINT
 
 
 def verification(divergence: float | None, drop: float | None = 0.0, error: float = 0.1) -> Verification:
@@ -68,4 +68,4 @@ def test_maps_start_with_a_damage_of_their_own() -> None:
     network = Network(DAMAGE_A_POINT)
     network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(None, None, 0.04), layers={})  # type: ignore[method-assign]
     solve_within({"max_drop": 1.0}, network.make, network.solve, classes=False)
-    assert network.shares == [ERROR_A_POINT**2 / 2 / DAMAGE_A_POINT]
+    assert network.shares == [ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ffn.config import LayerConfig
-from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT, TRUST, make_plan
+from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT, TRUST, make_plan
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
@@ -73,9 +73,9 @@ def test_the_last_digit_is_worth_the_same_everywhere() -> None:
 
 
 def test_a_drop_is_the_sum_of_damages() -> None:
-    layers = {"a": layer(1.0), "b": layer(0.5)}
+    layers = {"a": layer(2.5), "b": layer(1.5)}
     plan = plan_of(layers, {"max_drop": 1.0})
-    assert plan.damage == pytest.approx(DAMAGE_A_POINT, rel=0.1) and plan.damage <= DAMAGE_A_POINT
+    assert plan.damage == pytest.approx(EXPECTED_A_POINT, rel=0.1) and plan.damage <= EXPECTED_A_POINT
     assert plan_of(layers, {"max_drop": 3.0}).adds < plan.adds
 
 
@@ -89,7 +89,7 @@ def test_no_plan_for_a_drop_exceeds_an_addition_a_mac_or_the_bytes_of_int8() -> 
 
 
 def test_a_layer_that_needs_more_digits_than_int8_has_bits_is_int8() -> None:
-    layers = {"rich": layer(3.0, richness=1.7), "plain": layer(0.5)}
+    layers = {"rich": layer(6.0, richness=1.7), "plain": layer(1.0)}
     plan = plan_of(layers, {"max_drop": 1.0})
     assert plan.layers["rich"].settings.precision == "int8" and plan.layers["rich"].damage == 0
     assert plan.layers["plain"].settings.precision == "ternary"
