@@ -33,7 +33,7 @@ from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 DAMAGE_A_POINT = 0.04
 """Damage (KL divergence in nats) that costs about a point of top-1."""
-EXPECTED_A_POINT = 0.08
+EXPECTED_A_POINT = 0.05
 """Damage that may be expected for it: what is measured in the end is 0.3 to 0.8 of that, the layers behind repair."""
 BYTES_PER_DIGIT = 1.2
 """In the packed form: a byte, its share of row numbers and counts."""
