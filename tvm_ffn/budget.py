@@ -21,10 +21,11 @@ log = logging.getLogger("tvm_ffn")
 
 MOST_SOLVES = 3
 ERROR_A_POINT = 0.05
-"""The same for outputs that are no classes: their relative error. Points grow with its square, as damage does."""
+"""What costs about a point where outputs are no classes: their relative error. Points grow with its square, as damage
+does."""
 TOLERANCE = 1.01
 HOPELESS = 0.25
-"""Below this share of the damage that the digits are expected to do, more of them change nothing."""
+"""Where digits are expected to do less than this share of the damage that was measured, more of them change nothing."""
 
 
 def solve_within(
@@ -76,6 +77,11 @@ def drop_measured(held_out: Verification | None) -> float:
     if held_out.divergence is None:
         return (max(held_out.relative_error.values()) / ERROR_A_POINT) ** 2
     return held_out.divergence / DAMAGE_A_POINT
+
+
+def exceeds(held_out: Verification | None, points: float) -> bool:
+    """Whether more than ``points`` of top-1 are lost."""
+    return drop_measured(held_out) > points * TOLERANCE
 
 
 def _is_hopeless(solved: QuantizedNetwork, budget: Mapping[str, float]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_ffn import artifact, runtime, targets
-from tvm_ffn.budget import TOLERANCE, drop_measured
+from tvm_ffn.budget import drop_measured, exceeds
 from tvm_ffn.comparison import Verification
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.oracle import Oracle
@@ -125,7 +125,8 @@ def _report(c: Compilation) -> Report:
 def _warnings(c: Compilation) -> tuple[str, ...]:
     if c.data.is_synthetic:
         return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
-    allowed, lost = c.quantized.plan.budget.get("max_drop"), drop_measured(c.quantized.held_out)
-    if allowed is None or lost <= allowed * TOLERANCE:
+    allowed, held_out = c.quantized.plan.budget.get("max_drop"), c.quantized.held_out
+    if allowed is None or not exceeds(held_out, allowed):
         return ()
+    lost = drop_measured(held_out)
     return (f"held-out samples say that about {lost:.1f} points of top-1 are lost; the budget was {allowed:g}",)

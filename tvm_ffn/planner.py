@@ -36,7 +36,7 @@ DAMAGE_A_POINT = 0.04
 EXPECTED_A_POINT = 0.05
 """Damage that may be expected for it: what is measured in the end is 0.3 to 0.8 of that, the layers behind repair."""
 BYTES_PER_DIGIT = 1.2
-"""In the packed form: a byte, its share of row numbers and counts."""
+"""In the packed form: a byte, its share of the lengths of lists, and what the solver may exceed the probe by."""
 TRUST = 0.25
 LEAST, MOST = PENALTIES[0], PENALTIES[-1]
 _STEPS = 60
