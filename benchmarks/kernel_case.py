@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
@@ -24,23 +24,15 @@ from benchmarks.shapes import (
     TernaryMatmul,
 )
 from tvm_ffn.kernel_plan import KernelPlan
-from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.digits_conv2d import digits_layer
-from tvm_ffn.kernels.epilogue import FRACTION_BITS
-from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
-from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.kernels.planes import im2col_numpy
-from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
-from tvm_ffn.kernels.straight_line import ISAS
-from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
-from tvm_ffn.kernels.ternary_dense import TernaryDense
-from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+
+Columns = Callable[[np.ndarray], np.ndarray]  # activations to (images, groups, inputs, pixels)
 
 
 @dataclass(frozen=True)
@@ -71,18 +63,28 @@ def _case(shape: Any, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
 def _ternary_conv(shape: TernaryConv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
     size = (g.batch, g.channels, g.height, g.width)
-    factored = Factored(shape, rng, size, lambda x: im2col_numpy(x, g))
-    limits = LIMIT, shape.middle_limit
-    if shape.kernel == "code":
-        code = code_conv2d(g, factored.y[0], factored.x[0], limits, shape.epilogue, ISAS[plan.isa])
-        return KernelCase(code, factored.runs((), (), code.out_shape))
-    groups, terms, inputs = factored.y.shape
-    cut_y = segments(factored.y.reshape(-1, inputs), limits[0], step=GROUP, chunk=plan.chunk)
-    cut_x = segments(factored.x.reshape(-1, terms), limits[1], step=GROUP, chunk=plan.chunk)
-    product = FactoredProduct(groups, inputs, terms, shape.outputs, shape.middle_limit, cut_y, cut_x, shape.epilogue)
-    operator = TernaryConv2d(g, product, plan.pixel_block)
-    packed = (_codes(factored.y, cut_y),), (_codes(factored.x, cut_x),)
-    return KernelCase(operator, factored.runs(*packed, operator.out_shape))
+    return _factored(shape, LayerShape(g), replace(plan, code=shape.kernel == "code"), rng, size, _columns(g))
+
+
+@_case.register
+def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    place = LayerShape(None, shape.rows, shape.kernel == "masks")
+    return _factored(shape, place, plan, rng, (shape.rows, shape.inputs), _dense_columns)
+
+
+def _factored(
+    shape: TernaryConv | TernaryMatmul,
+    place: LayerShape,
+    plan: KernelPlan,
+    rng: np.random.Generator,
+    size: tuple[int, ...],
+    columns: Columns,
+) -> KernelCase:
+    factored = Factored(shape, rng, size, columns)
+    limit, middle = shape.middle_limit, np.ones(factored.y.shape[:2], np.float32)
+    kernel = factored_kernel(place, factored.y, factored.x, middle, limit, shape.epilogue, plan)
+    packed = [(weight,) for weight in kernel.weights if weight is not middle] or [(), ()]
+    return KernelCase(kernel.operator, factored.runs(packed[0], packed[1], kernel.operator.out_shape))
 
 
 @_case.register
@@ -90,85 +92,78 @@ def _planes_conv(shape: PlanesConv, plan: KernelPlan, rng: np.random.Generator) 
     g = shape.geometry
     images = extremes(rng, (g.batch, g.channels, g.height, g.width))
     rows = facing(rng, im2col_numpy(images["worst"], g), shape.planes * shape.outputs, shape.zeros)
-    digits = rows.reshape(shape.planes, shape.outputs, g.inputs)
-    operator = planes_conv2d(g, digits, LIMIT, shape.epilogue, ISAS[plan.isa])
-    weight = integer_weights(digits)
-    return KernelCase(
-        operator,
-        planes_runs(shape.epilogue, rng, images, lambda x: im2col_numpy(x, g), weight[None], operator.out_shape),
-    )
+    digits = rows.reshape(1, shape.planes, shape.outputs, g.inputs)
+    return _planes(digits, LayerShape(g), shape.epilogue, replace(plan, code=True), rng, images, _columns(g))
 
 
 @_case.register
 def _digits_conv(shape: DigitsConv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    size = (shape.geometry.batch, shape.geometry.channels, shape.geometry.height, shape.geometry.width)
-    return _digits(shape, shape.geometry, plan, rng, size, lambda x: im2col_numpy(x, shape.geometry))
+    g = shape.geometry
+    return _digits(shape, LayerShape(g), plan, rng, (g.batch, g.channels, g.height, g.width), _columns(g))
 
 
 @_case.register
 def _digits_matmul(shape: DigitsMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    geometry = ConvGeometry(1, shape.inputs, 1, shape.rows)
-    return _digits(shape, geometry, plan, rng, (shape.rows, shape.inputs), _dense_columns)
+    return _digits(shape, LayerShape(None, shape.rows), plan, rng, (shape.rows, shape.inputs), _dense_columns)
 
 
 def _digits(
     shape: DigitsConv | DigitsMatmul,
-    geometry: ConvGeometry,
+    place: LayerShape,
     plan: KernelPlan,
     rng: np.random.Generator,
     size: tuple[int, ...],
-    columns: Callable[[np.ndarray], np.ndarray],
+    columns: Columns,
 ) -> KernelCase:
     images = extremes(rng, size)
+    groups = place.geometry.groups if place.geometry is not None else 1
     copies = shape.planes if shape.zeros >= 0 else 1
     rows = facing(rng, columns(images["worst"]), copies * shape.outputs, max(0.0, shape.zeros))
-    digits = rows.reshape(geometry.groups, copies, shape.outputs, -1)
-    digits = np.repeat(digits, shape.planes // copies, axis=1)
-    operator, lists = digits_layer(
-        geometry,
-        digits,
-        LIMIT,
-        shape.epilogue,
-        lanes=plan.lanes,
-        most=plan.digit_vectors,
-        dense=isinstance(shape, DigitsMatmul),
-    )
-    weight = integer_weights(digits)
-    return KernelCase(operator, planes_runs(shape.epilogue, rng, images, columns, weight, operator.out_shape, lists))
+    digits = np.repeat(rows.reshape(groups, copies, shape.outputs, -1), shape.planes // copies, axis=1)
+    return _planes(digits, place, shape.epilogue, plan, rng, images, columns)
 
 
-@_case.register
-def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    factored = Factored(shape, rng, (shape.rows, shape.inputs), _dense_columns)
-    y, x, sizes = factored.y, factored.x, (shape.inputs, shape.terms, shape.outputs)
-    limits = LIMIT, shape.middle_limit
-    if shape.kernel == "masks":
-        cut_y = segments(y[0], limits[0], step=1, chunk=shape.inputs)
-        cut_x = segments(x[0], limits[1], step=1, chunk=shape.terms)
-        gemv = TernaryGemv(shape.rows, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
-        return KernelCase(gemv, factored.runs((pack_masks(y[0], LANES),), (pack_masks(x[0], LANES),), gemv.out_shape))
-    cut_y = segments(y[0], limits[0], step=GROUP, chunk=plan.chunk)
-    cut_x = segments(x[0], limits[1], step=GROUP, chunk=plan.chunk)
-    product = FactoredProduct(1, *sizes, shape.middle_limit, cut_y, cut_x, shape.epilogue)
-    dense = TernaryDense(shape.rows, product, plan.pixel_block)
-    return KernelCase(dense, factored.runs((_codes(y, cut_y),), (_codes(x, cut_x),), dense.out_shape))
+def _planes(
+    digits: np.ndarray,
+    place: LayerShape,
+    epilogue: Epilogue,
+    plan: KernelPlan,
+    rng: np.random.Generator,
+    images: dict[str, np.ndarray],
+    columns: Columns,
+) -> KernelCase:
+    kernel = planes_kernel(place, digits, epilogue, plan)
+    weight, out_shape = integer_weights(digits), kernel.operator.out_shape
+    return KernelCase(kernel.operator, planes_runs(epilogue, rng, images, columns, weight, out_shape, kernel.weights))
 
 
 @_case.register
 def _int8_conv(shape: Int8Conv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
-    operator = Int8Conv2d(g, shape.outputs, shape.epilogue, plan.float_block)
-    size = (g.batch, g.channels, g.height, g.width)
-    runs = int8_runs(shape, rng, size, lambda x: im2col_numpy(x, g), lambda w: w, operator.out_shape)
-    return KernelCase(operator, runs)
+    return _int8(shape, LayerShape(g), plan, rng, (g.batch, g.channels, g.height, g.width), _columns(g))
 
 
 @_case.register
 def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue)
-    size = (shape.rows, shape.inputs)
-    runs = int8_runs(shape, rng, size, _dense_columns, lambda w: Int8Dense.pack(w[0]), operator.out_shape)
-    return KernelCase(operator, runs)
+    return _int8(shape, LayerShape(None, shape.rows), plan, rng, (shape.rows, shape.inputs), _dense_columns)
+
+
+def _int8(
+    shape: Int8Conv | Int8Matmul,
+    place: LayerShape,
+    plan: KernelPlan,
+    rng: np.random.Generator,
+    size: tuple[int, ...],
+    columns: Columns,
+) -> KernelCase:
+    inputs = columns(np.zeros(size, np.int8)).shape[1:3]
+    weight = np.zeros((inputs[0], shape.outputs, inputs[1]), np.int8)
+    operator = int8_kernel(place, weight, shape.epilogue, plan).operator
+
+    def packed(weight: np.ndarray) -> np.ndarray:
+        return int8_kernel(place, weight, shape.epilogue, plan).weights[0]
+
+    return KernelCase(operator, int8_runs(shape, rng, size, columns, packed, operator.out_shape))
 
 
 @_case.register
@@ -217,9 +212,9 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
     return KernelCase(Rescale(size, shape.in_dtype, epilogue), runs)
 
 
+def _columns(geometry: ConvGeometry) -> Columns:
+    return lambda x: im2col_numpy(x, geometry)
+
+
 def _dense_columns(x: np.ndarray) -> np.ndarray:
     return x.T[None, None]
-
-
-def _codes(matrices: np.ndarray, cut: Segments) -> np.ndarray:
-    return np.stack([pack_groups(matrix, cut) for matrix in matrices])

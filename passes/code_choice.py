@@ -8,14 +8,12 @@ GB/s, so it pays from about 50 pixels on (measured on 3x3 layers of resnet18 wit
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from tvm_ffn.factorize import Factors
 from tvm_ffn.forms import has_few_rows
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.codes import GROUP
 from tvm_ffn.solution import QuantizedNetwork
 
@@ -26,20 +24,19 @@ LIST_BYTES = 1.15  # a digit that is not zero in a list, the lengths of the list
 FEWEST_PIXELS = 64
 
 
-def choose_code(quantized: QuantizedNetwork, plan: KernelPlan) -> KernelPlan:
-    """The plan with ``code_layers`` filled; unchanged where the target has no instruction set for it."""
-    if not plan.isa:
-        return plan
+def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> KernelPlans:
+    """The plans with ``code`` set for the chosen layers; unchanged where the target has no instructions for it."""
+    if not plans.default.isa:
+        return plans
     linear = quantized.network.linear
     budget = sum(unit.weight.size for unit in linear)
     total = sum(_packed_bytes(unit, quantized) for unit in linear)
-    chosen: set[str] = set()
     for unit in sorted((u for u in linear if _can_be_code(u, quantized)), key=_pixels, reverse=True):
         extra = _code_bytes(unit, quantized) - _packed_bytes(unit, quantized)
         if total + extra <= budget:
             total += extra
-            chosen.add(unit.name)
-    return replace(plan, code_layers=frozenset(chosen))
+            plans = plans.override(unit.name, code=True)
+    return plans
 
 
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:

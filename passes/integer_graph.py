@@ -19,7 +19,7 @@ import tvm
 from tvm import relax
 
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
@@ -45,14 +45,14 @@ class IntegerGraph:
 class ToIntegerGraph:
     """Replace "main" by its integer form; ``record`` receives the operators."""
 
-    def __init__(self, quantized: QuantizedNetwork, plan: KernelPlan, record: IntegerGraph) -> None:
-        self.quantized, self.plan, self.record = quantized, plan, record
+    def __init__(self, quantized: QuantizedNetwork, plans: KernelPlans, record: IntegerGraph) -> None:
+        self.quantized, self.plans, self.record = quantized, plans, record
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         """Build the new module from the network's units."""
         network = self.quantized.network
         attributes = mod["main"].attrs
-        emitter = _Emitter(self.quantized, self.plan, self.record)
+        emitter = _Emitter(self.quantized, self.plans, self.record)
         parameters = [relax.Var(var.name, var.ty) for var in network.parameters]
         with emitter.builder.function("main", parameters, attrs=dict(attributes) if attributes else None):
             with emitter.builder.dataflow():
@@ -68,8 +68,8 @@ class ToIntegerGraph:
 class _Emitter:
     """Emits units into a block builder; remembers each variable's int8 and fp32 forms."""
 
-    def __init__(self, quantized: QuantizedNetwork, plan: KernelPlan, record: IntegerGraph) -> None:
-        self.quantized, self.plan, self.record = quantized, plan, record
+    def __init__(self, quantized: QuantizedNetwork, plans: KernelPlans, record: IntegerGraph) -> None:
+        self.quantized, self.plans, self.record = quantized, plans, record
         self.network, self.ranges, self.scales = quantized.network, quantized.ranges, quantized.ranges.scales
         self.builder = relax.BlockBuilder()
         self.integers: dict[relax.Var, relax.Var] = {}
@@ -148,7 +148,7 @@ class _Emitter:
             out_zero,
         )
         solution = self.quantized.layers[unit]
-        built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plan)
+        built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plans.of(unit.name))
         self.record.linear[unit] = built
         x = self.integer(unit.inputs[0])
         if unit.kind == "dense":

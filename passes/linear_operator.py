@@ -14,34 +14,15 @@ from typing import Any
 import numpy as np
 
 from tvm_ffn.factorize import Factors
-from tvm_ffn.forms import has_few_rows
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import (
-    CODE_KERNEL,
-    DIGITS_KERNEL,
-    GEMV_KERNEL,
-    INT8_KERNEL,
-    PLANES_KERNEL,
-    ROWS_KERNEL,
-    KernelPlan,
-)
-from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
+from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.epilogue import Epilogue
-from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
-from tvm_ffn.kernels.int8_dense import Int8Dense
-from tvm_ffn.kernels.planes_conv2d import planes_conv2d
-from tvm_ffn.kernels.straight_line import ISAS
-from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
-from tvm_ffn.kernels.ternary_dense import TernaryDense
-from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.passes.bounds import stored_bounds
-from tvm_ffn.ranges import INT8_LIMIT
 from tvm_ffn.solution import LayerSolution
+from tvm_ffn.unit_rows import positions
 
 _LARGEST_BIAS = 2.0**29
 
@@ -85,22 +66,33 @@ def linear_operator(
     slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
     scale = np.stack([factor * np.float32(slope) for slope in slopes])
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
-    geometry = conv_geometry(unit, scales.zero) if unit.kind == "conv2d" else None
+    place = layer_shape(unit, scales.zero)
     sums = np.zeros(steps.shape)
     if solution.is_ternary and solution.factors[0].planes:
         digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
-        operator, weights, kernel = _planes(unit, geometry, digits, plan, epilogue)
+        kernel = planes_kernel(place, digits, epilogue, plan)
         sums = integer_weights(digits).sum(axis=2, dtype=np.float64)
     elif solution.is_ternary:
         assert scales.zero == 0, "the middle of a two-stage product has no bias"
-        operator, weights, kernel = _ternary(unit, geometry, solution, scales, middle_bits, plan, epilogue, alive)
+        y = np.stack([factors.y.T for factors in solution.factors])
+        x = np.stack([factors.x for factors in solution.factors]) * alive[:, :, None].astype(np.int8)
+        d = np.stack([factors.d for factors in solution.factors])
+        middle_scale = (d * (scales.input / solution.middle_scale)).astype(np.float32)
+        kernel = factored_kernel(place, y, x, middle_scale, 2 ** (middle_bits - 1) - 1, epilogue, plan)
     else:
         assert solution.weight is not None
-        operator, weights, kernel = _int8_kernel(unit, geometry, solution.weight, plan, epilogue)
+        kernel = int8_kernel(place, solution.weight, epilogue, plan)
         sums = solution.weight.sum(axis=2, dtype=np.float64)
     bias = (np.rint(_real_bias(solution, scales).reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
-    constants = (*weights, bias, scale)
-    return LinearOperator(operator, constants, residual_scale, kernel)
+    constants = (*kernel.weights, bias, scale)
+    return LinearOperator(kernel.operator, constants, residual_scale, kernel.family)
+
+
+def layer_shape(unit: Unit, pad_value: int = 0) -> LayerShape:
+    """Shape of a linear unit."""
+    if unit.kind == "dense":
+        return LayerShape.dense(positions(unit))
+    return LayerShape(conv_geometry(unit, pad_value))
 
 
 def conv_geometry(unit: Unit, pad_value: int = 0) -> ConvGeometry:
@@ -156,77 +148,6 @@ def _real_bias(solution: LayerSolution, scales: Scales) -> np.ndarray:
     return solution.bias.astype(np.float64) + scales.offset
 
 
-def _ternary(
-    unit: Unit,
-    geometry: ConvGeometry | None,
-    solution: LayerSolution,
-    scales: Scales,
-    middle_bits: int,
-    plan: KernelPlan,
-    epilogue: Epilogue,
-    alive: np.ndarray,
-) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    limit = 2 ** (middle_bits - 1) - 1
-    y = np.stack([factors.y.T for factors in solution.factors])  # groups, k, n
-    x = np.stack([factors.x for factors in solution.factors]) * alive[:, :, None].astype(np.int8)
-    d = np.stack([factors.d for factors in solution.factors])
-    middle = (d * (scales.input / solution.middle_scale)).astype(np.float32)
-    groups, terms, inputs = y.shape
-    outputs = x.shape[1]
-    flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
-    rows = int(np.prod(shape_of(unit.call)[:-1]))
-    if has_few_rows(unit):
-        cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
-        cut_x = segments(flat_x, limit, step=1, chunk=terms)
-        gemv = TernaryGemv(rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
-        return gemv, (pack_masks(y[0], LANES), middle, pack_masks(x[0], LANES)), GEMV_KERNEL
-    if geometry is not None and unit.name in plan.code_layers:
-        code = code_conv2d(geometry, y[0], x[0], (INT8_LIMIT, limit), epilogue, ISAS[plan.isa])
-        return code, (middle,), f"{CODE_KERNEL}-{plan.isa}"
-    cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
-    cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
-    product = FactoredProduct(groups, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
-    weights = (
-        np.stack([pack_groups(part, cut_y) for part in y]),
-        middle,
-        np.stack([pack_groups(part, cut_x) for part in x]),
-    )
-    if geometry is None:
-        return TernaryDense(rows, product, plan.pixel_block), weights, ROWS_KERNEL
-    return TernaryConv2d(geometry, product, plan.pixel_block), weights, ROWS_KERNEL
-
-
-def _planes(
-    unit: Unit, geometry: ConvGeometry | None, digits: np.ndarray, plan: KernelPlan, epilogue: Epilogue
-) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    """Digit planes as code or as lists; a dense layer on few rows has the same numbers from the int8 kernel."""
-    if geometry is not None and unit.name in plan.code_layers:
-        code = planes_conv2d(geometry, digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa])
-        return code, (), f"{PLANES_KERNEL}-{plan.isa}"
-    if has_few_rows(unit):
-        return _int8_kernel(unit, geometry, integer_weights(digits), plan, epilogue)
-    rows = int(np.prod(shape_of(unit.call)[:-1]))
-    operator, lists = digits_layer(
-        geometry or ConvGeometry(1, digits.shape[3], 1, rows),
-        digits,
-        INT8_LIMIT,
-        epilogue,
-        lanes=plan.lanes,
-        most=plan.digit_vectors,
-        dense=geometry is None,
-    )
-    return operator, lists, DIGITS_KERNEL
-
-
 def _digits(factors: Factors) -> np.ndarray:
     """Y as digits int8 (planes, m, n)."""
     return factors.y.T.reshape(factors.planes, len(factors.a), -1)
-
-
-def _int8_kernel(
-    unit: Unit, geometry: ConvGeometry | None, weight: np.ndarray, plan: KernelPlan, epilogue: Epilogue
-) -> tuple[Any, tuple[np.ndarray, ...], str]:
-    if geometry is not None:
-        return Int8Conv2d(geometry, weight.shape[1], epilogue, plan.float_block), (weight,), INT8_KERNEL
-    rows = int(np.prod(shape_of(unit.call)[:-1]))
-    return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), INT8_KERNEL

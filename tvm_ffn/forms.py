@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network, Unit
+from tvm_ffn.kernels.layer_kernel import FEW_ROWS
 from tvm_ffn.unit_rows import positions
 
-FEW_ROWS = 8  # below this many rows the vectors of a dense layer's kernels run over outputs
 LARGEST = 1 << 21  # weights of a layer that is solved in some seconds
 DENSE_RANK_RATIO = 1.0  # four tenths of int8's bytes where outputs and inputs are about as many
 

@@ -1,8 +1,10 @@
-"""Which kernel a layer gets, as small frozen data that can be printed, stored and overridden by a tuner."""
+"""Decisions about kernels, as small frozen data that can be printed, stored and overridden by a tuner."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
@@ -14,22 +16,44 @@ DIGITS_KERNEL = "digits"
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """Decisions for one target.
+    """Decisions for one layer on one target.
 
-    ``pixel_block``: pixels computed at a time, ``chunk``: groups of three inputs whose tables are alive together
-    (27 rows * 2 bytes * pixel_block each: 16 groups of 32 pixels take 27 KB of L1), ``float_block``: pixels of an int8
-    convolution's register tile. ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none) and
-    ``code_layers``, the layers that get it. ``lanes``: int16 elements of a vector, ``digit_vectors``: vectors of pixels
-    whose sums the kernel of digit lists keeps in registers.
+    What the target has, ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none), ``lanes``: int16
+    elements of a vector. ``code``: whether the weights are code. Row tables: ``pixel_block`` pixels computed at a time,
+    ``chunk`` groups of three inputs whose tables are alive together (27 rows * 2 bytes * pixel_block each: 16 groups of
+    32 pixels take 27 KB of L1). Lists of digits: ``digit_vectors``, at most so many vectors of pixels whose sums are in
+    registers, and ``table_kb``, KB of activations that are alive together. Int8 convolutions: ``float_block`` pixels of
+    the register tile. Code: ``code_vectors`` of pixels that a piece of code runs over, about; ``code_rows`` outputs of
+    a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched.
     """
 
+    isa: str = ""
+    lanes: int = 8
+    code: bool = False
     pixel_block: int = 32
     chunk: int = 16
-    float_block: int = 32
-    isa: str = ""
-    code_layers: frozenset[str] = frozenset()
-    lanes: int = 8
     digit_vectors: int = 8
+    table_kb: int = 48
+    float_block: int = 32
+    code_vectors: int = 24
+    code_rows: int = 0
+    pair_window: int = 64
+
+
+@dataclass(frozen=True)
+class KernelPlans:
+    """Decisions for all layers of a network: the ``default``, and by name those that differ from it."""
+
+    default: KernelPlan
+    layers: Mapping[str, KernelPlan] = field(default_factory=dict)
+
+    def of(self, name: str) -> KernelPlan:
+        """The layer's decisions."""
+        return self.layers.get(name, self.default)
+
+    def override(self, name: str, **decisions: Any) -> KernelPlans:
+        """With other ``decisions`` (fields of `KernelPlan`) for one layer."""
+        return replace(self, layers={**self.layers, name: replace(self.of(name), **decisions)})
 
 
 def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:

@@ -24,7 +24,7 @@ from tvm_ffn.forms import with_forms
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
-from tvm_ffn.kernel_plan import KernelPlan, plan_for
+from tvm_ffn.kernel_plan import KernelPlans, plan_for
 from tvm_ffn.matcher import match_units
 from tvm_ffn.network_solver import samples_that_fit, solve_network, to_be_planned
 from tvm_ffn.observation import Observation, observe
@@ -62,7 +62,7 @@ class Compilation:
     observation: Observation = field(init=False)
     measured: Mapping[Unit, Sensitivity] = field(default_factory=dict)
     quantized: QuantizedNetwork = field(init=False)
-    kernels: KernelPlan = field(init=False)
+    kernels: KernelPlans = field(init=False)
     mod: tvm.IRModule = field(init=False)
     record: IntegerGraph = field(init=False)
     integer: tvm.IRModule = field(init=False)  # the integer graph before lowering, what `oracle` runs
@@ -146,7 +146,7 @@ def factorize(c: Compilation) -> None:
 
 def rewrite(c: Compilation) -> None:
     """The fp32 graph becomes the integer graph."""
-    c.kernels = plan_for(targets.architecture(c.target), targets.vector_bytes(c.target))
+    c.kernels = KernelPlans(plan_for(targets.architecture(c.target), targets.vector_bytes(c.target)))
     if c.config.optimize == "speed":
         c.kernels = choose_code(c.quantized, c.kernels)
     c.record = IntegerGraph()

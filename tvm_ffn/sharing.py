@@ -7,6 +7,7 @@ import numpy as np
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernels.pairing import match_pairs
 from tvm_ffn.kernels.straight_line import AVX512, VectorISA
+from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.solution import LayerSolution
 from tvm_ffn.unit_rows import positions
 
@@ -39,7 +40,7 @@ def product_adds(ternary: np.ndarray, isa: VectorISA) -> float:
 
 
 def _block_adds(block: np.ndarray) -> int:
-    mates = match_pairs(block)
+    mates = match_pairs(block, CodeStyle().window)
     first = np.flatnonzero(mates > np.arange(len(mates)))
     product = block[:, first] * block[:, mates[first]]
     same, opposite = (product > 0).sum(0), (product < 0).sum(0)

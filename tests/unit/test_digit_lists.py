@@ -143,7 +143,7 @@ def test_additions() -> None:
 @given(st.integers(1, 20000), st.sampled_from([(8, 8), (8, 16), (16, 8), (32, 4)]))
 def test_tiles_cover_the_pixels(pixels: int, vectors: tuple[int, int]) -> None:
     lanes, most = vectors
-    tile = tile_for(pixels, lanes, most)
+    tile = tile_for(pixels, lanes, most, 48 << 10)
     assert tile.vectors * lanes == tile.pixels <= lanes * most
     wasted = -pixels % tile.pixels
     assert wasted < max(tile.pixels, 64)

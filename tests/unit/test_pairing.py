@@ -11,7 +11,7 @@ import pytest
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs
 from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, emit_block
-from tvm_ffn.kernels.ternary_code import TernaryCode
+from tvm_ffn.kernels.ternary_code import CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
 
 
@@ -33,8 +33,8 @@ def test_pairs_are_mutual_near_and_worth_it(zeros: float) -> None:
 
 
 def test_no_pair_where_nothing_is_shared() -> None:
-    assert (match_pairs(np.eye(8, dtype=np.int8)) == -1).all()
-    assert match_pairs(np.ones((3, 1), np.int8)).tolist() == [-1]
+    assert (match_pairs(np.eye(8, dtype=np.int8), 64) == -1).all()
+    assert match_pairs(np.ones((3, 1), np.int8), 64).tolist() == [-1]
 
 
 def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
@@ -61,7 +61,7 @@ def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
 def test_a_block_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float) -> None:
     ternary = random_ternary(isa.rows, 390, zeros, seed=3)
     offsets = np.arange(390) * 6 + 2
-    pieces = emit_block(ternary, offsets, 64, isa)
+    pieces = emit_block(ternary, offsets, 64, isa, 64)
     x = np.random.default_rng(4).integers(-127, 128, 390)
     lines = [line for piece in pieces for line in piece.lines]
     assert run(lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True))) == (ternary.astype(int) @ x).tolist()
@@ -73,12 +73,12 @@ def test_a_block_computes_its_product_with_shared_sums(isa: VectorISA, zeros: fl
 
 
 def test_a_long_block_comes_in_pieces() -> None:
-    pieces = emit_block(random_ternary(20, 900, 0.5), np.arange(900) * 64, 128, AVX512)
+    pieces = emit_block(random_ternary(20, 900, 0.5), np.arange(900) * 64, 128, AVX512, 64)
     assert len(pieces) > 2
     assert [piece.is_first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
     assert {(piece.rows, piece.target) for piece in pieces} == {(20, 128)}
     assert max(len(piece.lines) for piece in pieces) < PIECE + 50
-    assert [piece.lines for piece in emit_block(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2)] == [[]]
+    assert [piece.lines for piece in emit_block(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2, 64)] == [[]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
@@ -97,16 +97,16 @@ def test_a_program_runs_each_piece_and_asks_for_the_fourth_after_it(count: int) 
 @pytest.mark.parametrize(("rows", "zeros"), [(9, 0.5), (60, 0.4), (60, 0.85)])
 def test_additions_of_a_product_are_those_of_its_code(rows: int, zeros: float) -> None:
     ternary = random_ternary(rows, 150, zeros)
-    code = TernaryCode(ternary, (0, 150), 64 * np.arange(150), 64, AVX512)
+    code = TernaryCode(ternary, (0, 150), 64 * np.arange(150), 64, AVX512, CodeStyle())
     assert product_adds(ternary, AVX512) == pytest.approx(code.adds)
 
 
 def test_some_blocks_stand_for_many() -> None:
     ternary = random_ternary(28 * 20, 100, 0.6)
-    code = TernaryCode(ternary, (0, 100), 64 * np.arange(100), 64, AVX512)
+    code = TernaryCode(ternary, (0, 100), 64 * np.arange(100), 64, AVX512, CodeStyle())
     assert product_adds(ternary, AVX512) == pytest.approx(code.adds, rel=0.03)
 
 
 def test_a_block_needs_its_registers() -> None:
     with pytest.raises(ValueError, match="13 rows does not fit the 16 registers of avx2"):
-        emit_block(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2)
+        emit_block(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2, 64)

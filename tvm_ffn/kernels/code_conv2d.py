@@ -21,7 +21,7 @@ from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -48,13 +48,15 @@ class CodeConv2d(CodeTiledConv2d):
         """Stage one, reading the planes."""
         offsets = plane_offsets(self.geometry, self.pixels)
         bounds = column_bounds(self.y, self.limits[0])
-        return TernaryCode(self.y, bounds, offsets, self.tile * INT16_BYTES, self.isa)
+        return TernaryCode(self.y, bounds, offsets, self.tile * INT16_BYTES, self.isa, self.style)
 
     @cached_property
     def code_x(self) -> TernaryCode:
         """Stage two, reading the tile's middle."""
         row = self.tile * INT16_BYTES
-        return TernaryCode(self.x, column_bounds(self.x, self.limits[1]), np.arange(self.terms) * row, row, self.isa)
+        return TernaryCode(
+            self.x, column_bounds(self.x, self.limits[1]), np.arange(self.terms) * row, row, self.isa, self.style
+        )
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels; the instructions name every place, nothing is looked up."""
@@ -97,7 +99,13 @@ class CodeConv2d(CodeTiledConv2d):
 
 
 def code_conv2d(
-    geometry: ConvGeometry, y: np.ndarray, x: np.ndarray, limits: tuple[int, int], epilogue: Epilogue, isa: VectorISA
+    geometry: ConvGeometry,
+    y: np.ndarray,
+    x: np.ndarray,
+    limits: tuple[int, int],
+    epilogue: Epilogue,
+    isa: VectorISA,
+    style: CodeStyle,
 ) -> CodeConv2d:
     """The convolution with its tile."""
-    return CodeConv2d(geometry, epilogue, isa, tile_for(geometry, isa), y, x, limits)
+    return CodeConv2d(geometry, epilogue, isa, style, tile_for(geometry, isa, style), y, x, limits)

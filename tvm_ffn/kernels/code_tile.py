@@ -7,15 +7,14 @@ from typing import Any, ClassVar
 
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
+from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.kernels.tiled_conv2d import Tile, TiledConv2d
 
-_TILE = 24  # vectors: long enough to pay for fetching the code, short enough for the sums to stay in the caches
 
-
-def tile_for(geometry: ConvGeometry, isa: VectorISA) -> int:
-    """Pixels of a tile: about `_TILE` vectors, all tiles alike with as little as possible beyond the last pixel."""
+def tile_for(geometry: ConvGeometry, isa: VectorISA, style: CodeStyle) -> int:
+    """Pixels of a tile: about the ``style``'s vectors, all tiles alike with little beyond the last pixel."""
     vectors = -(-geometry.pixels // isa.lanes)
-    tiles = max(1, round(vectors / _TILE))
+    tiles = max(1, round(vectors / style.vectors))
     return -(-vectors // tiles) * isa.lanes
 
 
@@ -25,6 +24,7 @@ class CodeTiledConv2d(TiledConv2d):
 
     op: ClassVar[str] = "ternary_code_conv2d"
     isa: VectorISA
+    style: CodeStyle
     tile: int
 
     @property

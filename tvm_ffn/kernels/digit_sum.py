@@ -26,17 +26,18 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.digit_lists import LONGEST_CHUNK, DigitCut
 
 INT16_BYTES = 2
-TABLE_BYTES = 48 << 10  # measured: somewhat more than L1, for longer lists and fewer sums in memory
 SHORTEST_ROW = 128  # bytes: the ends of lists take as long with shorter rows of the table
 TILE_BYTES = 12  # bytes of a row that could be added in the time that a tile's beginning and end take
 
 
 @dataclass(frozen=True)
 class DigitTile:
-    """``pixels`` of a tile in vectors of ``lanes`` int16."""
+    """``pixels`` of a tile in vectors of ``lanes`` int16, and the bytes of a table of activations: best somewhat more
+    than L1, for longer lists and fewer sums in memory."""
 
     pixels: int
     lanes: int
+    table_bytes: int
 
     @property
     def vectors(self) -> int:
@@ -45,10 +46,10 @@ class DigitTile:
     @property
     def longest_chunk(self) -> int:
         """Inputs whose table is not too large."""
-        return min(LONGEST_CHUNK, TABLE_BYTES // (self.pixels * INT16_BYTES))
+        return max(1, min(LONGEST_CHUNK, self.table_bytes // (self.pixels * INT16_BYTES)))
 
 
-def tile_for(pixels: int, lanes: int, most: int) -> DigitTile:
+def tile_for(pixels: int, lanes: int, most: int, table_bytes: int) -> DigitTile:
     """The tile of at most ``most`` vectors that runs through ``pixels`` fastest: few beyond the last, few tiles."""
 
     def cost(vectors: int) -> int:
@@ -56,7 +57,7 @@ def tile_for(pixels: int, lanes: int, most: int) -> DigitTile:
         return tiles * (max(vectors * lanes * INT16_BYTES, SHORTEST_ROW) + TILE_BYTES)
 
     vectors = min(range(1, most + 1), key=cost)
-    return DigitTile(vectors * lanes, lanes)
+    return DigitTile(vectors * lanes, lanes, table_bytes)
 
 
 def digit_sum(

@@ -149,12 +149,14 @@ def digits_layer(
     *,
     lanes: int,
     most: int,
+    table_bytes: int,
     dense: bool = False,
 ) -> tuple[DigitsConv2d, tuple[np.ndarray, np.ndarray]]:
     """The layer and its two constant arguments for ``digits`` int8 (groups, planes, m, n), the largest power first, and
-    activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile. A ``dense`` layer has the
+    activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile, with ``table_bytes``
+    of their activations at a time. A ``dense`` layer has the
     geometry of a 1x1 convolution over one row of pixels."""
-    tile = tile_for(geometry.pixels, lanes, most)
+    tile = tile_for(geometry.pixels, lanes, most, table_bytes)
     digits = fold_rare_planes(digits, tile.longest_chunk)
     cut = cut_inputs(digits, limit, tile.longest_chunk)
     counts, codes = pack_digits(digits, cut)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-WINDOW = 64
 
-
-def match_pairs(ternary: np.ndarray, window: int = WINDOW) -> np.ndarray:
+def match_pairs(ternary: np.ndarray, window: int) -> np.ndarray:
     """Partner of each input (column) of a (R, K) ternary block, -1 for none; symmetric.
 
     In rounds: every free input names the free input in its window that saves most; those who name each other match.

@@ -24,7 +24,7 @@ from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -49,7 +49,9 @@ class PlanesConv2d(CodeTiledConv2d):
         """All planes below each other."""
         flat = self.digits.reshape(-1, self.digits.shape[2])
         offsets = plane_offsets(self.geometry, self.pixels)
-        return TernaryCode(flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa)
+        return TernaryCode(
+            flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style
+        )
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
@@ -84,8 +86,8 @@ class PlanesConv2d(CodeTiledConv2d):
 
 
 def planes_conv2d(
-    geometry: ConvGeometry, digits: np.ndarray, limit: int, epilogue: Epilogue, isa: VectorISA
+    geometry: ConvGeometry, digits: np.ndarray, limit: int, epilogue: Epilogue, isa: VectorISA, style: CodeStyle
 ) -> PlanesConv2d:
     """The convolution with its tile; a sparse digit's code is twice that of an entry of a dense factor."""
-    tile = tile_for(geometry, isa)
-    return PlanesConv2d(geometry, epilogue, isa, tile, digits, limit)
+    tile = tile_for(geometry, isa, style)
+    return PlanesConv2d(geometry, epilogue, isa, style, tile, digits, limit)

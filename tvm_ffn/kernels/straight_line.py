@@ -70,12 +70,13 @@ class Piece:
     loads: int
 
 
-def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA) -> list[Piece]:
-    """Code of a (R, K) ternary block, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes."""
+def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int) -> list[Piece]:
+    """Code of a (R, K) ternary block, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes, pairs lie within
+    ``window``."""
     rows, columns = ternary.shape
     if rows > isa.rows:
         raise ValueError(f"a block of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
-    mates = match_pairs(ternary).tolist()
+    mates = match_pairs(ternary, window).tolist()
     weights = ternary.T.tolist()
     places = offsets.tolist()
     pieces: list[Piece] = []

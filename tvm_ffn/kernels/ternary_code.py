@@ -22,16 +22,28 @@ LINE_BYTES = 64
 L1_LINES = 512  # 32 KB: what all x86-64 processors of the last ten years have at least
 
 
+@dataclass(frozen=True)
+class CodeStyle:
+    """How code is cut: a piece runs over about ``vectors`` of pixels (long enough to pay for fetching it, short enough
+    for the sums to stay in the caches), blocks have at most ``rows`` outputs (0: as many as the registers hold), and
+    inputs are paired within a ``window``."""
+
+    vectors: int = 24
+    rows: int = 0
+    window: int = 64
+
+
 @dataclass(frozen=True, eq=False)
 class TernaryCode:
-    """One ternary product (R, K) as blocks of code; ``bounds`` cuts the inputs into segments whose int16 sums
-    cannot overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long."""
+    """One ternary product (R, K) as blocks of code; ``bounds`` cuts the inputs into segments whose int16 sums cannot
+    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long."""
 
     ternary: np.ndarray
     bounds: tuple[int, ...]
     offsets: np.ndarray
     row_bytes: int
     isa: VectorISA
+    style: CodeStyle
 
     @property
     def segments(self) -> int:
@@ -45,14 +57,15 @@ class TernaryCode:
             for segment, (start, end) in enumerate(pairwise(self.bounds)):
                 part = self.ternary[row : row + self.rows_a_block, start:end]
                 target = (segment * len(self.ternary) + row) * self.row_bytes
-                found += emit_block(part, self.offsets[start:end], target, self.isa)
+                found += emit_block(part, self.offsets[start:end], target, self.isa, self.style.window)
         return found
 
     @property
     def rows_a_block(self) -> int:
         """Rows of a block: as even as the registers allow."""
         rows = len(self.ternary)
-        return -(-rows // -(-rows // self.isa.rows))
+        most = min(self.style.rows, self.isa.rows) or self.isa.rows
+        return -(-rows // -(-rows // most))
 
     @property
     def adds(self) -> int:
@@ -79,7 +92,9 @@ class TernaryCode:
     @cached_property
     def name(self) -> str:
         """Function name; the digest of what it computes keeps the kernels of a module apart."""
-        digest = hashlib.sha256(repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name)).encode())
+        digest = hashlib.sha256(
+            repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name, self.style)).encode()
+        )
         digest.update(self.ternary.tobytes())
         return f"ffn_code_{digest.hexdigest()[:16]}"
 

@@ -1,0 +1,127 @@
+"""From a linear layer's integer weights and the decisions for it to its kernel: which family, and how it is packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvm_ffn.kernel_plan import (
+    CODE_KERNEL,
+    DIGITS_KERNEL,
+    GEMV_KERNEL,
+    INT8_KERNEL,
+    PLANES_KERNEL,
+    ROWS_KERNEL,
+    KernelPlan,
+)
+from tvm_ffn.kernels.code_conv2d import code_conv2d
+from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.digit_lists import integer_weights
+from tvm_ffn.kernels.digits_conv2d import digits_layer
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.factored import FactoredProduct
+from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
+from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.planes_conv2d import planes_conv2d
+from tvm_ffn.kernels.straight_line import ISAS
+from tvm_ffn.kernels.ternary_code import CodeStyle
+from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
+from tvm_ffn.kernels.ternary_dense import TernaryDense
+from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+
+INT8_LIMIT = 127
+FEW_ROWS = 8  # below this many rows the vectors of a dense layer's kernels run over outputs
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Where a layer's products happen: the ``geometry`` of a convolution, or ``rows`` of a dense layer. ``few_rows``:
+    vectors over a dense layer's rows would be too short, so that they run over its outputs."""
+
+    geometry: ConvGeometry | None = None
+    rows: int = 0
+    few_rows: bool = False
+
+    @staticmethod
+    def dense(rows: int) -> LayerShape:
+        """Shape of a dense layer."""
+        return LayerShape(None, rows, rows < FEW_ROWS)
+
+
+@dataclass(frozen=True)
+class LayerKernel:
+    """An operator, its constant arguments between the activation and the bias, and the name of its family."""
+
+    operator: Any
+    weights: tuple[np.ndarray, ...]
+    family: str
+
+
+def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
+    """Digits int8 (groups, planes, m, n) as code or as lists; a dense layer on few rows has the same numbers from the
+    int8 kernel."""
+    if shape.geometry is not None and plan.code:
+        code = planes_conv2d(shape.geometry, digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
+        return LayerKernel(code, (), f"{PLANES_KERNEL}-{plan.isa}")
+    if shape.few_rows:
+        return int8_kernel(shape, integer_weights(digits), epilogue, plan)
+    operator, lists = digits_layer(
+        shape.geometry or ConvGeometry(1, digits.shape[3], 1, shape.rows),
+        digits,
+        INT8_LIMIT,
+        epilogue,
+        lanes=plan.lanes,
+        most=plan.digit_vectors,
+        table_bytes=plan.table_kb << 10,
+        dense=shape.geometry is None,
+    )
+    return LayerKernel(operator, lists, DIGITS_KERNEL)
+
+
+def factored_kernel(
+    shape: LayerShape,
+    y: np.ndarray,
+    x: np.ndarray,
+    middle_scale: np.ndarray,
+    limit: int,
+    epilogue: Epilogue,
+    plan: KernelPlan,
+) -> LayerKernel:
+    """Ternary Y^T int8 (groups, k, n) and X (groups, m, k) with the ``middle_scale`` float32 (groups, k) between them,
+    whose magnitude is at most ``limit``."""
+    groups, terms, inputs = y.shape
+    outputs = x.shape[1]
+    flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
+    if shape.few_rows:
+        cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
+        cut_x = segments(flat_x, limit, step=1, chunk=terms)
+        gemv = TernaryGemv(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
+        return LayerKernel(gemv, (pack_masks(y[0], LANES), middle_scale, pack_masks(x[0], LANES)), GEMV_KERNEL)
+    if shape.geometry is not None and plan.code:
+        limits = INT8_LIMIT, limit
+        code = code_conv2d(shape.geometry, y[0], x[0], limits, epilogue, ISAS[plan.isa], _style(plan))
+        return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
+    cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
+    cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
+    product = FactoredProduct(groups, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
+    packed = [np.stack([pack_groups(part, cut) for part in parts]) for parts, cut in ((y, cut_y), (x, cut_x))]
+    weights = (packed[0], middle_scale, packed[1])
+    if shape.geometry is None:
+        return LayerKernel(TernaryDense(shape.rows, product, plan.pixel_block), weights, ROWS_KERNEL)
+    return LayerKernel(TernaryConv2d(shape.geometry, product, plan.pixel_block), weights, ROWS_KERNEL)
+
+
+def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
+    """Weights int8 (groups, m, n)."""
+    if shape.geometry is not None:
+        operator = Int8Conv2d(shape.geometry, weight.shape[1], epilogue, plan.float_block)
+        return LayerKernel(operator, (weight,), INT8_KERNEL)
+    dense = Int8Dense(shape.rows, weight.shape[2], weight.shape[1], epilogue)
+    return LayerKernel(dense, (Int8Dense.pack(weight[0]),), INT8_KERNEL)
+
+
+def _style(plan: KernelPlan) -> CodeStyle:
+    return CodeStyle(plan.code_vectors, plan.code_rows, plan.pair_window)
