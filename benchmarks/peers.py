@@ -3,7 +3,7 @@
     python -m benchmarks.peers resnet50 squeezenet path/to/model.onnx --cpu 1 --json OUT.json
     python -m benchmarks.peers resnet50 --isa avx2 --layers
 
-A model is a file or one of ``models.LIGHT``. Ours has random factors (`random_network`): right for speed, not for
+A model is a file or one of ``models.LIGHT``. Ours has random factors (`tvm_ffn.synthetic`): right for speed, not for
 accuracy. The clock is the process's CPU time, which on one thread is the latency without the time that other processes
 had the core. Ratios are of medians, in brackets of minima; below 1 is faster. With ``--isa avx2`` ours is built for
 x86-64-v3 and OpenVINO told to use no more than AVX2 (onnxruntime cannot be told).
@@ -99,15 +99,15 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def module(model: Any, ratio: float, mode: str, options: argparse.Namespace) -> Any:
     """Ours, ready to run."""
-    from benchmarks.random_network import random_compilation
     from tvm_ffn import targets
     from tvm_ffn.compiler import finish
     from tvm_ffn.config import FFNConfig
     from tvm_ffn.pipeline import run
+    from tvm_ffn.synthetic import random_compilation
 
     target = targets.parse_target(TARGETS[options.isa])
     config = FFNConfig(rank_ratio=ratio or None, optimize=mode)
-    return finish(run(random_compilation(model, target, config, zeros=options.zeros), start_at="rewrite"))
+    return finish(run(random_compilation(model, target, config, zeros=options.zeros), start_at="choose"))
 
 
 def table(name: str, result: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def _card(options: argparse.Namespace, config: FFNConfig) -> dict[str, Any]:
         for target in options.target:
             c = for_target(solved, targets.parse_target(target))
             c.config = c.config.replace(optimize=mode)
-            built[f"{mode}: {target}"] = run(c, start_at="rewrite")
+            built[f"{mode}: {target}"] = run(c, start_at="choose")
     modules = {name: finish(c) for name, c in built.items()}
     result: dict[str, Any] = {"seconds": {name: c.seconds for name, c in built.items()}}
     result["totals"] = {name: module.report.totals for name, module in modules.items()}

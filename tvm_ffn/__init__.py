@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tvm_ffn.plan import Plan
     from tvm_ffn.report import Report
     from tvm_ffn.runtime import Module, load
+    from tvm_ffn.tuner import TuningResult, tune
 
 __all__ = [
     "FFNConfig",
@@ -32,11 +33,13 @@ __all__ = [
     "Plan",
     "Quantized",
     "Report",
+    "TuningResult",
     "__version__",
     "compile",
     "factorize",
     "load",
     "quantize",
+    "tune",
 ]
 
 _HOMES = {
@@ -50,6 +53,8 @@ _HOMES = {
     "LayerConfig": "tvm_ffn.config",
     "Report": "tvm_ffn.report",
     "Factors": "tvm_ffn.factorize",
+    "tune": "tvm_ffn.tuner",
+    "TuningResult": "tvm_ffn.tuner",
 }
 
 

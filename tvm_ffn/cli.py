@@ -80,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compile(commands)
     _add_quantize(commands)
+    _add_tune(commands)
     _add_verify(commands)
 
     run = _add(commands, "run", "run a compiled model on the arrays of an .npz file")
@@ -119,7 +120,23 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--optimize", choices=("size", "speed"), help="packed weights (default), or weights as code")
     parser.add_argument("--plan", metavar="PLAN.json", help="settings of all layers, as `quantize` wrote them")
+    parser.add_argument("--tuning-dir", metavar="D", help="decisions that `tune` found for this target")
     _add_settings(parser)
+
+
+def _add_tune(commands: argparse._SubParsersAction) -> None:
+    parser = _add(commands, "tune", "measure kernels for the layers of a model and keep the best decisions")
+    parser.add_argument("model", metavar="MODEL.onnx|OUT", help="a model, or the folder of a compiled one")
+    parser.add_argument("--work-dir", required=True, metavar="D", help="records and decisions, of one target; resumed")
+    parser.add_argument("--target", metavar="T", help="default: this machine, or what OUT was compiled for")
+    parser.add_argument("--trials", type=_positive, default=64, metavar="N", help="of each kind of layer (%(default)s)")
+    parser.add_argument("--time-budget", type=float, metavar="S", help="seconds of search")
+    parser.add_argument("--rpc-tracker", metavar="HOST:PORT", help="measure on boards that TVM's RPC tracker knows")
+    parser.add_argument("--rpc-key", metavar="K", help="the key these boards registered under")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="of a kernel, here (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
+    parser.add_argument("--optimize", choices=("size", "speed"), help="as for compile")
+    parser.add_argument("--config", metavar="FILE.json", help="as for compile")
 
 
 def _add_quantize(commands: argparse._SubParsersAction) -> None:

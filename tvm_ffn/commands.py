@@ -42,15 +42,50 @@ def command_compile(options: Namespace) -> None:
         if plan is not None and getattr(options, key) is not None:
             raise ConfigError(f"--{key.replace('_', '-')} changes nothing with --plan, which settles every layer")
     target = parse_target(options.target)
+    if options.tuning_dir is not None:
+        from tvm_ffn.tuning.shipped import tuned_table
+
+        tuned_table(target, options.tuning_dir)
     calibration = _calibration(options)
 
     from tvm_ffn.compiler import compile
 
-    module = compile(options.model, target, config=config, calibration=calibration, plan=plan)
+    module = compile(
+        options.model, target, config=config, calibration=calibration, plan=plan, tuning_dir=options.tuning_dir
+    )
     module.save(destination)
     print(module.report.table())
     print(f"wrote {destination} ({_megabytes(destination)})")
     _check_drop(module.report, options.max_drop)
+
+
+def command_tune(options: Namespace) -> None:
+    """Tune and print a row for each task; the records stay whatever happens."""
+    from tvm_ffn.atomic import check_writable
+    from tvm_ffn.config import FFNConfig
+
+    folder = Path(options.work_dir).absolute()
+    check_writable(folder / "tuned.json")
+    config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
+    if options.optimize is not None:
+        config = config.replace(optimize=options.optimize)
+
+    from tvm_ffn.tuner import tune
+
+    result = tune(
+        options.model,
+        options.target,
+        work_dir=folder,
+        config=config,
+        trials=options.trials,
+        time_budget=options.time_budget,
+        rpc_tracker=options.rpc_tracker,
+        rpc_key=options.rpc_key,
+        threads=options.threads,
+        seed=options.seed,
+    )
+    print(result.table())
+    print(f"compile with --tuning-dir {options.work_dir}")
 
 
 def command_quantize(options: Namespace) -> None:

@@ -18,6 +18,7 @@ from tvm_ffn.plan import Plan
 from tvm_ffn.report import Report
 from tvm_ffn.samples import check_batch
 from tvm_ffn.summary import summarize
+from tvm_ffn.tuning.shipped import tuned_table
 
 if TYPE_CHECKING:
     import onnx
@@ -35,18 +36,21 @@ def compile(
     config: FFNConfig | None = None,
     calibration: CalibrationSource = None,
     plan: Plan | str | os.PathLike[str] | None = None,
+    tuning_dir: str | os.PathLike[str] | None = None,
 ) -> runtime.Module:
     """Factorise ``model`` into ternary terms on ``calibration`` data and compile it for ``target``.
 
     ``model``: a path or a ModelProto, fp32. ``target``: "llvm" is this machine; TVM's legacy string form, a dict, a
     tag or a Target for others. ``calibration``: unlabelled inputs, as a folder of images, an .npz file, arrays or an
     iterable of ``{name: array}``; required. ``plan``: the settings of all layers, as `quantize` found them or as edited
-    since; without one they are planned within ``config.budget``. Raises ConfigError, TargetError, DataError, ModelError
-    or OutputError, each with a message that says what to do.
+    since; without one they are planned within ``config.budget``. ``tuning_dir``: a folder that `tune` filled for this
+    target; without one the decisions about kernels are those that ship with the package. Raises ConfigError,
+    TargetError, DataError, ModelError or OutputError, each with a message that says what to do.
     """
     parsed = targets.parse_target(target)
     targets.cross_compiler(parsed)  # a missing linker is said before the long work
-    return finish(run(Compilation(model, parsed, _settings(config, plan), calibration)))
+    tuned = tuned_table(parsed, tuning_dir)
+    return finish(run(Compilation(model, parsed, _settings(config, plan), calibration, tuned=tuned)))
 
 
 def quantize(
@@ -86,11 +90,17 @@ class Quantized:
         given = {name: checked[info.name] for name, info in zip(names, c.imported.inputs, strict=True)}
         return Oracle(c.integer, c.record.operators).run(given)
 
-    def compile(self, target: str | Mapping[str, Any] | tvm.target.Target = "llvm") -> runtime.Module:
+    def compile(
+        self,
+        target: str | Mapping[str, Any] | tvm.target.Target = "llvm",
+        *,
+        tuning_dir: str | os.PathLike[str] | None = None,
+    ) -> runtime.Module:
         """Make code for a target, as `tvm_ffn.compile` would."""
         parsed = targets.parse_target(target)
         targets.cross_compiler(parsed)
-        return finish(run(for_target(self._compilation, parsed), start_at="rewrite"))
+        tuned = tuned_table(parsed, tuning_dir)
+        return finish(run(for_target(self._compilation, parsed, tuned), start_at="choose"))
 
 
 def _settings(config: FFNConfig | None, plan: Plan | str | os.PathLike[str] | None) -> FFNConfig:
@@ -118,7 +128,13 @@ def finish(c: Compilation) -> runtime.Module:
 
 def _report(c: Compilation) -> Report:
     return summarize(
-        c.quantized, c.record.linear, model=c.imported.name, target=targets.describe(c.target), warnings=_warnings(c)
+        c.quantized,
+        c.record.linear,
+        tasks=c.tasks,
+        tuning=c.tuning,
+        model=c.imported.name,
+        target=targets.describe(c.target),
+        warnings=_warnings(c),
     )
 
 

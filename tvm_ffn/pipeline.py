@@ -40,6 +40,9 @@ from tvm_ffn.schedules.rules import rules_for
 from tvm_ffn.sensitivity import Sensitivity
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.solution_record import from_arrays, to_arrays
+from tvm_ffn.tuning.layers import tasks_of, tuned_plans
+from tvm_ffn.tuning.table import TunedTable
+from tvm_ffn.tuning.task import Task
 
 log = logging.getLogger("tvm_ffn")
 
@@ -62,6 +65,9 @@ class Compilation:
     observation: Observation = field(init=False)
     measured: Mapping[Unit, Sensitivity] = field(default_factory=dict)
     quantized: QuantizedNetwork = field(init=False)
+    tuned: TunedTable = field(default_factory=TunedTable)  # decisions of earlier tuning for this target
+    tasks: Mapping[Unit, Task] = field(init=False)
+    tuning: Mapping[str, str] = field(default_factory=dict)  # by layer: whether the table had its task
     kernels: KernelPlans = field(init=False)
     mod: tvm.IRModule = field(init=False)
     record: IntegerGraph = field(init=False)
@@ -144,11 +150,17 @@ def factorize(c: Compilation) -> None:
         c.cache.store(c.key, to_arrays(c.quantized))
 
 
+def choose(c: Compilation) -> None:
+    """Decide each layer's kernel: start values, weights as code where that pays, what tuning found."""
+    plans = KernelPlans(plan_for(targets.architecture(c.target), targets.vector_bytes(c.target)))
+    if c.config.optimize == "speed":
+        plans = choose_code(c.quantized, plans)
+    c.tasks = tasks_of(c.quantized, plans)
+    c.kernels, c.tuning = tuned_plans(c.tasks, plans, c.tuned)
+
+
 def rewrite(c: Compilation) -> None:
     """The fp32 graph becomes the integer graph."""
-    c.kernels = KernelPlans(plan_for(targets.architecture(c.target), targets.vector_bytes(c.target)))
-    if c.config.optimize == "speed":
-        c.kernels = choose_code(c.quantized, c.kernels)
     c.record = IntegerGraph()
     passes = [ToIntegerGraph(c.quantized, c.kernels, c.record), VerifyMultiplyFree()]
     c.mod = c.integer = tvm.transform.Sequential(passes)(c.imported.mod)
@@ -181,7 +193,7 @@ def build(c: Compilation) -> None:
         c.executable = tvm.compile(c.mod, target=c.target, relax_pipeline="default_build")
 
 
-STEPS = (import_model, match, recall, calibrate, measure, factorize, rewrite, lower, schedule, build)
+STEPS = (import_model, match, recall, calibrate, measure, factorize, choose, rewrite, lower, schedule, build)
 
 
 def run(
@@ -205,8 +217,8 @@ def run(
     return c
 
 
-def for_target(c: Compilation, target: tvm.target.Target) -> Compilation:
-    """A solved compilation, to be finished for another target with ``run(..., start_at="rewrite")``."""
+def for_target(c: Compilation, target: tvm.target.Target, tuned: TunedTable) -> Compilation:
+    """A solved compilation, to be finished for another target with ``run(..., start_at="choose")``."""
     other = copy.copy(c)
-    other.target, other.seconds = target, dict(c.seconds)
+    other.target, other.seconds, other.tuned = target, dict(c.seconds), tuned
     return other

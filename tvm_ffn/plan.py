@@ -7,17 +7,14 @@ the expectations may be stale after an edit.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tvm_ffn.atomic import write_file
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.errors import ConfigError
-from tvm_ffn.json_file import read_object
+from tvm_ffn.json_file import read_object, write_json
 from tvm_ffn.suggest import did_you_mean
 from tvm_ffn.text_table import aligned, shortened
 
@@ -99,12 +96,7 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file, whole or not at all."""
-        text = json.dumps(self.to_json(), indent=1) + "\n"
-
-        def write(place: Path) -> None:
-            place.write_text(text, encoding="utf-8")
-
-        write_file(Path(path), write)
+        write_json(path, self.to_json())
 
     def table(self) -> str:
         """Return the plan as text: a row a layer, the budget, the totals expected."""

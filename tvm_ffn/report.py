@@ -42,6 +42,8 @@ class LayerRow:
     planes: int | None = None  # digits a weight can have, where X is identities side by side
     accumulated_error: float | None = None  # of the layer's response in the quantised network, relative
     damage: float | None = None  # expected of the layer alone, nats of KL divergence (outputs that are classes)
+    task: Mapping[str, Any] | None = None  # what tuning would measure for it
+    tuned: str = ""  # whether tuning had decided: "hit", "near" (for another density of the weights), "miss"
 
     @property
     def form(self) -> str:
@@ -156,8 +158,15 @@ class Report:
             f"multiplies ({sums['multiplies_to_macs']:.4f}x)",
             f"weights {_count(sums['weight_bytes'])}B: {sums['weights_to_int8']:.2f}x of int8, "
             f"{sums['weights_to_fp32']:.3f}x of fp32",
+            *self._tuning(),
             *self._held_out(),
         ]
+
+    def _tuning(self) -> list[str]:
+        found = [sum(row.tuned == outcome for row in self.layers) for outcome in ("hit", "near", "miss")]
+        if not any(found[:2]):
+            return []
+        return [f"tuned decisions: {found[0]} layers hit, {found[1]} at a near density, {found[2]} missed"]
 
     def _held_out(self) -> list[str]:
         held = self.held_out

@@ -12,6 +12,7 @@ from tvm_ffn.kernel_plan import INT8_KERNEL
 from tvm_ffn.passes.linear_operator import LinearOperator
 from tvm_ffn.report import LayerRow, Report
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
+from tvm_ffn.tuning.task import Task
 
 _PLANES_AS_INT8 = "digit planes, run as the int8 weights they stand for: too few rows for vectors of rows"
 _SCALE_AND_BIAS = 8  # bytes an output of an int8 or ternary layer: float32 scale, int32 bias
@@ -21,6 +22,8 @@ def summarize(
     quantized: QuantizedNetwork,
     linear: Mapping[Unit, LinearOperator],
     *,
+    tasks: Mapping[Unit, Task],
+    tuning: Mapping[str, str],
     model: str,
     target: str,
     warnings: tuple[str, ...],
@@ -31,7 +34,8 @@ def summarize(
     for unit in sorted(quantized.network.units, key=lambda unit: unit.index):
         if unit in linear:
             row = _integer_row(unit, quantized.layers[unit], linear[unit], batch)
-            rows.append(dataclasses.replace(row, damage=_damage(quantized, unit)))
+            task, tuned = tasks[unit].to_dict(), tuning[unit.name]
+            rows.append(dataclasses.replace(row, damage=_damage(quantized, unit), task=task, tuned=tuned))
         elif unit.reason:
             rows.append(_float_row(unit, batch))
     held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)

@@ -27,7 +27,7 @@ from tvm_ffn.plan import Plan
 from tvm_ffn.ranges import INT8_LIMIT, Ranges, stored_as_int8
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
-SCALE = np.float32(1 / 32)  # of every int8 tensor
+SCALE = 1 / 32  # of every int8 tensor
 DIGITS = 0.65  # a weight of digit planes
 SPREAD = 40.0  # standard deviation of int8 activations, in steps
 
@@ -40,7 +40,7 @@ def random_compilation(
     zeros: float = 0.5,
     seed: int = 0,
 ) -> Compilation:
-    """``model`` as if it were solved with ``config``; go on with ``pipeline.run(c, start_at="rewrite")``.
+    """``model`` as if it were solved with ``config``; go on with ``pipeline.run(c, start_at="choose")``.
 
     ``zeros`` is the share of zero entries in X and Y. The same seed gives the same factors.
     """

@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.layer_values import compare_layers, compiled_values
 from benchmarks.models import light_model
-from benchmarks.random_network import random_compilation
 from tvm_ffn import targets
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.feeds import random_inputs
 from tvm_ffn.pipeline import Compilation, run
+from tvm_ffn.synthetic import random_compilation
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
 
@@ -21,7 +21,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
 @pytest.fixture(scope="module")
 def built() -> Compilation:
     config = FFNConfig(rank_ratio=1.0, optimize="speed")
-    return run(random_compilation(DIGITS, targets.parse_target("llvm"), config, zeros=0.5), start_at="rewrite")
+    return run(random_compilation(DIGITS, targets.parse_target("llvm"), config, zeros=0.5), start_at="choose")
 
 
 def test_shapes_and_density(built: Compilation) -> None:

@@ -1,0 +1,64 @@
+"""What is decided for a task, and among which values; the default decisions are one point of the space.
+
+A decision is a field of `KernelPlan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.digit_sum import tile_for
+from tvm_ffn.tuning.task import FACTORS, INT8, PLANES, Task
+
+Point = Mapping[str, int]  # a value for each decision
+
+_MOST_VECTORS = 16
+_MOST_CHUNK = 48
+
+
+@dataclass(frozen=True)
+class Space:
+    """Values of each decision in ascending order, and the ``default`` point."""
+
+    choices: Mapping[str, Sequence[int]]
+    default: Point
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        total = 1
+        for values in self.choices.values():
+            total *= len(values)
+        return total
+
+    def has(self, point: Point) -> bool:
+        """Whether the point is one of this space."""
+        return point.keys() == self.choices.keys() and all(v in self.choices[name] for name, v in point.items())
+
+
+def space_of(task: Task, plan: KernelPlan) -> Space:
+    """The space of a task around the decisions of ``plan``."""
+    choices: dict[str, Sequence[int]] = {}
+    conv = task.geometry is not None
+    if task.code:
+        choices["code"] = (0, 1)
+        choices["code_vectors"] = (6, 12, 24, 48)
+        choices["pair_window"] = (16, 64, 192)
+    if task.form == PLANES and not task.shape.few_rows:
+        pixels = task.geometry.pixels if task.geometry is not None else task.rows
+        choices["digit_vectors"] = _tiles(pixels, plan)
+        choices["table_kb"] = (12, 24, 48, 96, 192)
+    if task.form == FACTORS and not task.shape.few_rows:
+        choices["pixel_block"] = tuple(plan.lanes * vectors for vectors in (1, 2, 3, 4, 6, 8))
+        choices["chunk"] = (4, 8, 16, 32, _MOST_CHUNK)
+    if task.form == INT8 and conv:
+        choices["float_block"] = tuple(plan.lanes // 2 * vectors for vectors in (1, 2, 3, 4, 6, 8))
+    default = {name: int(getattr(replace(plan, code=task.code), name)) for name in choices}
+    return Space({name: sorted({*values, default[name]}) for name, values in choices.items()}, default)
+
+
+def _tiles(pixels: int, plan: KernelPlan) -> Sequence[int]:
+    """The numbers of vectors that are a tile: others give the tile of a smaller number."""
+    return [v for v in range(1, _MOST_VECTORS + 1) if tile_for(pixels, plan.lanes, v, 1).vectors == v]
