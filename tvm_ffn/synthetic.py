@@ -28,7 +28,7 @@ from tvm_ffn.ranges import INT8_LIMIT, Ranges, stored_as_int8
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
 
 SCALE = 1 / 32  # of every int8 tensor
-DIGITS = 0.65  # a weight of digit planes
+DIGITS = 0.7  # a weight of digit planes
 SPREAD = 40.0  # standard deviation of int8 activations, in steps
 
 

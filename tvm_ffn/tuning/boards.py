@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from tvm_ffn.errors import ConfigError
 
 SESSION_SECONDS = 60  # after which a server ends a session
+PORTS = (9190, 9590)  # of the local server: the first that is free
 
 
 class Boards(Protocol):
@@ -22,6 +23,9 @@ class Boards(Protocol):
 
     def session(self) -> Any:
         """A new RPC session on a free machine; waits for one."""
+
+    def failed(self) -> None:
+        """Said after a session that did not end well."""
 
 
 class TrackedBoards:
@@ -49,37 +53,53 @@ class TrackedBoards:
 
         return rpc.connect_tracker(self.host, self.port).request(self.key, session_timeout=SESSION_SECONDS)
 
+    def failed(self) -> None:
+        """The boards are somebody else's."""
+
 
 class LocalBoard:
-    """A server on this machine that listens to itself only."""
+    """A server on this machine that listens to itself only, its kernels on ``threads`` threads; to be closed."""
 
     count = 1
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._start()
 
     def session(self) -> Any:
         """A new session."""
         from tvm import rpc
 
-        return rpc.connect("127.0.0.1", self.port, session_timeout=SESSION_SECONDS)
+        return rpc.connect("127.0.0.1", self.server.port, session_timeout=SESSION_SECONDS)
+
+    def failed(self) -> None:
+        """TVM's server does not outlive a session that crashed: another takes its place."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.terminate()
+
+    def _start(self) -> None:
+        from tvm import rpc
+
+        before = os.environ.get("TVM_NUM_THREADS")
+        os.environ["TVM_NUM_THREADS"] = str(self.threads)
+        try:
+            self.server = rpc.Server("127.0.0.1", *PORTS, silent=True)
+        finally:
+            if before is None:
+                del os.environ["TVM_NUM_THREADS"]
+            else:
+                os.environ["TVM_NUM_THREADS"] = before
 
 
 @contextlib.contextmanager
 def local_board(threads: int) -> Iterator[LocalBoard]:
-    """A `LocalBoard` whose kernels run on ``threads`` threads; ended afterwards."""
-    from tvm import rpc
-
-    before = os.environ.get("TVM_NUM_THREADS")
-    os.environ["TVM_NUM_THREADS"] = str(threads)
+    """A `LocalBoard`, closed afterwards."""
+    board = LocalBoard(threads)
     try:
-        server = rpc.Server("127.0.0.1", 9190, 9590, silent=True)
+        yield board
     finally:
-        if before is None:
-            del os.environ["TVM_NUM_THREADS"]
-        else:
-            os.environ["TVM_NUM_THREADS"] = before
-    try:
-        yield LocalBoard(server.port)
-    finally:
-        server.terminate()
+        board.close()

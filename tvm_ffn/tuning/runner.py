@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,23 +24,40 @@ class WrongOutputError(Exception):
     """A kernel's output is not that of the oracle."""
 
 
+Measure = Callable[[Any, Sequence[Built]], list[float]]  # an RPC session and libraries to the seconds of each
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each library; none, and an error, if one of them failed."""
+
+    seconds: list[float]
+    error: str
+
+
 class Bench:
     """Runs libraries on boards, as many at a time as there are boards."""
 
-    def __init__(self, boards: Boards) -> None:
-        self.boards = boards
+    def __init__(self, boards: Boards, measure: Measure) -> None:
+        self.boards, self.measure = boards, measure
         self.pool = ThreadPoolExecutor(boards.count, thread_name_prefix="board")
 
-    def submit(self, built: Sequence[Built]) -> Future[list[float]]:
-        """Seconds of each library, measured in turn in one session."""
+    def submit(self, built: Sequence[Built]) -> Future[Measured]:
+        """Measure libraries in turn in one session."""
         return self.pool.submit(self._measure, built)
 
     def close(self) -> None:
         """Wait for what is running and start nothing else."""
         self.pool.shutdown(cancel_futures=True)
 
-    def _measure(self, built: Sequence[Built]) -> list[float]:
-        return measure(self.boards.session(), built)
+    def _measure(self, built: Sequence[Built]) -> Measured:
+        """An exception ends here: its traceback would keep the session, and the board, busy."""
+        try:
+            return Measured(self.measure(self.boards.session(), built), "")
+        except Exception as error:  # a crash, a time limit or a wrong result is the candidate's fault
+            measured = Measured([], f"{type(error).__name__}: {error}")
+        self.boards.failed()
+        return measured
 
 
 def measure(session: Any, built: Sequence[Built]) -> list[float]:
@@ -68,7 +86,7 @@ def _loaded(session: Any, device: Any, built: Built, name: str) -> Callable[[], 
 
 @derived_object
 class _Result(ms.runner.PyRunnerFuture):
-    def __init__(self, future: Future[list[float]]) -> None:
+    def __init__(self, future: Future[Measured]) -> None:
         super().__init__()
         self.future = future
 
@@ -76,10 +94,8 @@ class _Result(ms.runner.PyRunnerFuture):
         return self.future.done()
 
     def result(self) -> ms.runner.RunnerResult:
-        try:
-            return ms.runner.RunnerResult(self.future.result(), None)
-        except Exception as error:  # a crash, a time limit or a wrong result of the candidate: its record's text
-            return ms.runner.RunnerResult(None, f"{type(error).__name__}: {error}")
+        measured = self.future.result()
+        return ms.runner.RunnerResult(measured.seconds or None, measured.error or None)
 
 
 @derived_object

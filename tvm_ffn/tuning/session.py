@@ -16,12 +16,13 @@ import tvm
 from tvm import s_tir
 from tvm.s_tir import meta_schedule as ms
 
+from tvm_ffn.errors import FFNError
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.tuning.boards import Boards
 from tvm_ffn.tuning.builder import Builder, CandidateBuilder
 from tvm_ffn.tuning.database import history, open_database
 from tvm_ffn.tuning.display import Display
-from tvm_ffn.tuning.runner import Bench, Runner
+from tvm_ffn.tuning.runner import Bench, Measure, Runner, measure
 from tvm_ffn.tuning.search import Search, Strategy
 from tvm_ffn.tuning.space import Point, space_of
 from tvm_ffn.tuning.table import TABLE_FILE, TunedTable, TunedTask
@@ -59,6 +60,7 @@ class Session:
     trials: int
     seconds: float
     seed: int
+    measure: Measure = measure
     errors: list[str] = field(default_factory=list)  # of failed candidates of this session, the first of each kind
 
     def run(self) -> list[TaskOutcome]:
@@ -72,7 +74,7 @@ class Session:
                     if search.space.has(point):
                         search.tell(point, seconds)
             table = TunedTable.read(self.folder / TABLE_FILE)
-            with _closing(Bench(self.boards)) as bench:
+            with _closing(Bench(self.boards, self.measure)) as bench:
                 if open_tasks:
                     self._search(open_tasks, database, candidates, bench)
                 for task, search in open_tasks.items():
@@ -139,10 +141,13 @@ def play_off(task: Task, search: Search, candidates: CandidateBuilder, bench: Be
     entrants: list[Point] = [default, *(point for point in points if point != default)]
     built = [candidates.build(decide(s_tir.Schedule(workload(task)), search.space, point).mod) for point in entrants]
     try:
-        seconds = bench.submit(built).result()
+        measured = bench.submit(built).result()
     finally:
         for item in built:
             ms.utils.remove_build_dir(candidates.built.pop(item.path).path)
+    if measured.error:
+        raise FFNError(f"the play-off of {task.name} failed, the records are kept: {measured.error.splitlines()[0]}")
+    seconds = measured.seconds
     best = min(range(len(entrants)), key=seconds.__getitem__)
     if seconds[0] < seconds[best] * LEAST_GAIN:
         best = 0
