@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from tasks import TASKS, planes
 
@@ -131,8 +132,11 @@ def test_a_killed_session_goes_on_where_it_was(tmp_path: Path, board: LocalBoard
     records = folder / RECORDS
     while process.poll() is None and (not records.exists() or records.read_bytes().count(b"\n") < 8):
         time.sleep(0.05)
+    servers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    for server in servers:
+        server.kill()
     known = records.read_bytes()
     with records.open("ab") as stream:  # as if the last record had been on its way
         stream.write(known.splitlines()[-1][:50])

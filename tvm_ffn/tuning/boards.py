@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tvm_ffn.errors import ConfigError
 
+CONNECT_SECONDS = 5
 SESSION_SECONDS = 60  # after which a server ends a session
 PORTS = (9190, 9590)  # of the local server: the first that is free
 
@@ -39,6 +41,8 @@ class TrackedBoards:
             raise ConfigError(f"an RPC tracker is given as host:port, not {address!r}")
         self.host, self.port, self.key = host, int(port), key
         try:
+            # TVM itself would try again for a minute.
+            socket.create_connection((self.host, self.port), timeout=CONNECT_SECONDS).close()
             servers = rpc.connect_tracker(self.host, self.port).summary()["server_info"]
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"no RPC tracker answers at {address}: {error}") from error
