@@ -28,11 +28,12 @@ from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, Segments, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
+from tvm_ffn.kernels.dot_sum import dot_tile
 from tvm_ffn.kernels.epilogue import FRACTION_BITS
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
-from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.int8_dense import Int8Dense, dense_tile
 from tvm_ffn.kernels.planes import im2col_numpy
 from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
@@ -157,17 +158,18 @@ def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Gener
 @_case.register
 def _int8_conv(shape: Int8Conv, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     g = shape.geometry
-    operator = Int8Conv2d(g, shape.outputs, shape.epilogue, plan.float_block)
+    operator = Int8Conv2d(g, shape.epilogue, dot_tile(plan.dot, shape.outputs, g.pixels), shape.outputs)
     size = (g.batch, g.channels, g.height, g.width)
-    runs = int8_runs(shape, rng, size, lambda x: im2col_numpy(x, g), lambda w: w, operator.out_shape)
+    runs = int8_runs(shape, rng, size, lambda x: im2col_numpy(x, g), operator.cut.pack, operator.out_shape)
     return KernelCase(operator, runs)
 
 
 @_case.register
 def _int8_matmul(shape: Int8Matmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue)
+    tile = dense_tile(plan.dot, shape.rows, shape.outputs)
+    operator = Int8Dense(shape.rows, shape.inputs, shape.outputs, shape.epilogue, tile)
     size = (shape.rows, shape.inputs)
-    runs = int8_runs(shape, rng, size, _dense_columns, lambda w: Int8Dense.pack(w[0]), operator.out_shape)
+    runs = int8_runs(shape, rng, size, _dense_columns, lambda w: operator.pack(w[0]), operator.out_shape)
     return KernelCase(operator, runs)
 
 

@@ -29,11 +29,12 @@ from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
+from tvm_ffn.kernels.dot_sum import dot_tile
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
-from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.int8_dense import Int8Dense, dense_tile
 from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
@@ -226,7 +227,11 @@ def _digits(factors: Factors) -> np.ndarray:
 def _int8_kernel(
     unit: Unit, geometry: ConvGeometry | None, weight: np.ndarray, plan: KernelPlan, epilogue: Epilogue
 ) -> tuple[Any, tuple[np.ndarray, ...], str]:
+    outputs, inputs = weight.shape[1:]
     if geometry is not None:
-        return Int8Conv2d(geometry, weight.shape[1], epilogue, plan.float_block), (weight,), INT8_KERNEL
+        tile = dot_tile(plan.dot, outputs, geometry.pixels)
+        conv = Int8Conv2d(geometry, epilogue, tile, outputs)
+        return conv, (conv.cut.pack(weight),), INT8_KERNEL
     rows = int(np.prod(shape_of(unit.call)[:-1]))
-    return Int8Dense(rows, weight.shape[2], weight.shape[1], epilogue), (Int8Dense.pack(weight[0]),), INT8_KERNEL
+    dense = Int8Dense(rows, inputs, outputs, epilogue, dense_tile(plan.dot, rows, outputs))
+    return dense, (dense.pack(weight[0]),), INT8_KERNEL

@@ -17,15 +17,15 @@ class KernelPlan:
     """Decisions for one target.
 
     ``pixel_block``: pixels computed at a time, ``chunk``: groups of three inputs whose tables are alive together
-    (27 rows * 2 bytes * pixel_block each: 16 groups of 32 pixels take 27 KB of L1), ``float_block``: pixels of an int8
-    convolution's register tile. ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none) and
-    ``code_layers``, the layers that get it. ``lanes``: int16 elements of a vector, ``digit_vectors``: vectors of pixels
-    whose sums the kernel of digit lists keeps in registers.
+    (27 rows * 2 bytes * pixel_block each: 16 groups of 32 pixels take 27 KB of L1), ``dot``: how int8 layers multiply
+    (`kernels.dot`). ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none) and ``code_layers``,
+    the layers that get it. ``lanes``: int16 elements of a vector, ``digit_vectors``: vectors of pixels whose sums the
+    kernel of digit lists keeps in registers.
     """
 
     pixel_block: int = 32
     chunk: int = 16
-    float_block: int = 32
+    dot: str = "plain"
     isa: str = ""
     code_layers: frozenset[str] = frozenset()
     lanes: int = 8
@@ -35,7 +35,7 @@ class KernelPlan:
 def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
     """Start values for a CPU with vectors of ``vector_bytes``, measured on AVX-512 and AVX2."""
     isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
+    dot = {64: "avx512", 32: "avx2", 16: "sse2"}[vector_bytes] if architecture == "x86_64" else "plain"
+    dot = "neon" if architecture == "aarch64" else dot
     digit_vectors = 4 if vector_bytes == 64 else 16 if architecture == "aarch64" else 8
-    return KernelPlan(
-        float_block=max(8, vector_bytes // 2), isa=isa, lanes=vector_bytes // 2, digit_vectors=digit_vectors
-    )
+    return KernelPlan(dot=dot, isa=isa, lanes=vector_bytes // 2, digit_vectors=digit_vectors)
