@@ -246,14 +246,17 @@ INT8_LAYERS = (
     Int8Conv("int8-conv3x3-depthwise-dilated", ConvGeometry(2, 4, 9, 8, (3, 3), (1, 1), (2, 1, 2, 3), (2, 2), 4), 1),
     Int8Conv("int8-conv3x3-groups-batch2-residual", _GROUPED, 3, RESIDUAL),
     Int8Conv("int8-conv-uneven-leaky", _UNEVEN, 5, LEAKY),
-    Int8Conv("int8-conv3x3-runs", ConvGeometry(1, 121, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 7, LEAKY_RESIDUAL),
-    Int8Conv("int8-conv1x1-longest-run-float", ConvGeometry(1, 1040, 2, 3), 3, FLOAT),
-    Int8Conv("int8-conv1x1-runs-that-do-not-divide", ConvGeometry(1, 1041, 2, 3), 3, FLOAT),
+    Int8Conv("int8-conv3x3-chunks", ConvGeometry(1, 121, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 7, LEAKY_RESIDUAL),
+    Int8Conv("int8-conv1x1-one-input", ConvGeometry(1, 1, 5, 5), 1, FLOAT),
+    Int8Conv("int8-conv1x1-one-chunk-float", ConvGeometry(1, 512, 2, 3), 3, FLOAT),
+    Int8Conv("int8-conv1x1-chunks-that-do-not-divide", ConvGeometry(1, 1041, 2, 3), 29, FLOAT),
+    Int8Conv("int8-conv3x3-tiles-batch2", ConvGeometry(2, 3, 30, 21, (3, 3), (1, 1), _SAME), 2, LEAKY),
     Int8Matmul("int8-dense", 1, 10, 5),
     Int8Matmul("int8-dense-rows-residual", 5, 70, 65, RESIDUAL),
     Int8Matmul("int8-dense-one-output", 2, 33, 1, LEAKY),
-    Int8Matmul("int8-dense-longest-run-float", 1, 1040, 3, FLOAT),
-    Int8Matmul("int8-dense-runs-that-do-not-divide", 2, 2083, 70, FLOAT),
+    Int8Matmul("int8-dense-one-input", 1, 1, 131, FLOAT),
+    Int8Matmul("int8-dense-many-inputs-float", 2, 2083, 70, FLOAT),
+    Int8Matmul("int8-dense-rows-that-do-not-divide", 9, 34, 40, RELU),
 )
 
 POOLS = (

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm_ffn.schedules.generic.fallback import Fallback
-from tvm_ffn.schedules.generic.int8_conv2d import Int8Conv2d
-from tvm_ffn.schedules.generic.int8_dense import Int8Dense
 from tvm_ffn.schedules.generic.pointwise import Pointwise
 from tvm_ffn.schedules.generic.pool2d import Pool2d
 from tvm_ffn.schedules.generic.row_table import RowTable
@@ -19,8 +17,6 @@ GENERIC: Sequence[ScheduleRule] = (
     RowTable(),
     Tiled(),
     TernaryGemv(),
-    Int8Conv2d(),
-    Int8Dense(),
     Pool2d(),
     Pointwise(),
     Fallback(),

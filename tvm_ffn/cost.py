@@ -42,12 +42,12 @@ class Rates:
 # From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`, on
 # one core of a Zen 4 at 3.66 GHz. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes a
 # cycle: code reaches that. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition
-# by masks is a test, a selection and the sum, one of int8 a float32 product and sum. What the others stand for is a
-# reading of the fit: "multiply" all that ends an output (joining planes too), "move" a copy that is part scalar,
-# "start" a mispredicted branch, "byte" weights from beyond L2 (int8 convolutions write theirs out in float32). int8 on
-# few rows has three cases and so one rate. The rates of a family rest on seven shapes: of a shape left out of the fit
-# the predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.36 (planes, 1x1 of 1024 inputs: all
-# `misses`) to 1.5.
+# by masks is a test, a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that
+# ends an output (joining planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights
+# from beyond L2. The rates of a family rest on seven shapes: of a shape left out of the fit the predicted time is 0.65
+# to 1.6 of the measured one, with 32-byte vectors 0.36 (planes, 1x1 of 1024 inputs: all `misses`) to 1.5. int8 was
+# measured on a Zen 3 with 32-byte vectors beside code and digits, whose predictions give its clock; 64-byte vectors
+# count as two of those. int8 on few rows has three cases and so one rate.
 _INT8_DENSE = f"{INT8_KERNEL}-dense"
 RATES = {
     (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
@@ -60,10 +60,10 @@ RATES = {
     (DIGITS_KERNEL, 16): Rates(0.694, 12.6, 3.10, start=20.3),
     (GEMV_KERNEL, 32): Rates(2.14),
     (GEMV_KERNEL, 16): Rates(1.22),
-    (INT8_KERNEL, 32): Rates(0.500, 1.22, 17.8, byte=2.77),
-    (INT8_KERNEL, 16): Rates(0.250, 0.571, 16.3, byte=5.81),
-    (_INT8_DENSE, 32): Rates(4.39),
-    (_INT8_DENSE, 16): Rates(2.18),
+    (INT8_KERNEL, 32): Rates(0.500, 0.632, 4.81),
+    (INT8_KERNEL, 16): Rates(0.250, 0.316, 2.41),
+    (_INT8_DENSE, 32): Rates(2.04),
+    (_INT8_DENSE, 16): Rates(1.02),
 }
 _FAMILIES = {
     TernaryConv2d: ROWS_KERNEL,

@@ -1,4 +1,4 @@
-"""Schedule of convolutions that bring their own inner loops: one tile of pixels after the other, tiles in parallel."""
+"""Schedule of layers that bring their own inner loops: one tile after the other, tiles in parallel."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tvm_ffn.schedules.rule import Machine
 
 
 class Tiled:
-    """Schedules `ternary_digits_conv2d` and `ternary_digits_dense`."""
+    """Schedules layers with weights as lists of digits or as int8."""
 
-    OPS: ClassVar[tuple[str, ...]] = ("ternary_digits_conv2d", "ternary_digits_dense")
+    OPS: ClassVar[tuple[str, ...]] = ("ternary_digits_conv2d", "ternary_digits_dense", "int8_conv2d", "int8_dense")
 
     def apply(self, function: PrimFunc, machine: Machine) -> PrimFunc | None:
         """The scheduled function, or None if this rule is not meant for it."""
@@ -23,7 +23,7 @@ class Tiled:
         sch = s_tir.Schedule(function)
         lanes = machine.lanes("int16")
         names = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}
-        for name in ("planes", "residual_flat", "store"):
+        for name in ("planes", "residual_flat", "wide", "store"):
             if name in names:
                 schedule_copy(sch, sch.get_sblock(name))
         tile = sch.get_sblock("tile")

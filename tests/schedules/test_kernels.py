@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_equals_the_oracle(shape: shapes.Shape, isa: str) -> None:
     outputs = compare(build(case.operator.prim_func("kernel"), parsed(isa)), case)
     typical = outputs["typical"]
     assert len(np.unique(typical)) > min(16, typical.size // 4), "these arguments would hide errors"
+
+
+@pytest.mark.parametrize("dot", ["plain", "neon"])
+@pytest.mark.parametrize("shape", shapes.INT8_LAYERS, ids=lambda shape: shape.name)
+def test_int8_without_an_instruction_for_pairs(shape: shapes.Shape, dot: str) -> None:
+    """What other processors get is plain arithmetic, which runs here too."""
+    target = parsed(next(isa for isa in reversed(ISAS) if targets.runs_here(parsed(isa))))
+    case = kernel_case(shape, replace(plan(target), dot=dot))
+    compare(build(case.operator.prim_func("kernel"), target), case)
 
 
 @pytest.mark.slow

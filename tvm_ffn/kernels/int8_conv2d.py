@@ -1,130 +1,87 @@
-"""Convolution with int8 weights, for layers that are not factorised (depthwise, the first, by request).
-
-The products are formed in float32 and summed in runs of at most 1040 inputs: every partial sum is an integer below
-2^24, so the arithmetic is exact whatever the order and with or without fused multiply-adds.
-"""
+"""Convolution with int8 weights, for layers that are not factorised (depthwise, the first, by request); `dot_sum`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from tvm.script.ir_builder import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer
 
-from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.epilogue import Epilogue
-from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.dot import sequence
+from tvm_ffn.kernels.dot_sum import DotCut, DotTile, dot_sum
+from tvm_ffn.kernels.planes import image_planes
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 from tvm_ffn.kernels.work import Cost, Executed
 
-EXACT_INPUTS = 2**24 // 127**2  # 1040 products of two int8 stay exact in float32
 
+@dataclass(frozen=True, eq=False)
+class Int8Conv2d(TiledConv2d):
+    """Static description; ``group_outputs`` counts one group's channels."""
 
-def exact_runs(inputs: int) -> tuple[int, int]:
-    """Cut ``inputs`` products into (runs, length) with exact float32 sums; the last run may be shorter."""
-    runs = -(-inputs // EXACT_INPUTS)
-    return runs, -(-inputs // runs)
-
-
-@dataclass(frozen=True)
-class Int8Conv2d:
-    """Static description; ``outputs`` counts one group's channels, ``pixel_block`` pixels are computed at a time."""
-
-    geometry: ConvGeometry
-    outputs: int
-    epilogue: Epilogue
-    pixel_block: int
+    op: ClassVar[str] = "int8_conv2d"
+    tile: DotTile
+    group_outputs: int
 
     @property
-    def out_shape(self) -> tuple[int, int, int, int]:
-        g = self.geometry
-        return g.batch, g.groups * self.outputs, g.out_height, g.out_width
+    def pixel_block(self) -> int:
+        return self.tile.pixels
 
     @property
-    def cost(self) -> Cost:
-        """Counts on the stored pixels."""
-        return self._cost(self.geometry.out_pixels)
+    def outputs(self) -> int:
+        return self.group_outputs
+
+    @property
+    def cut(self) -> DotCut:
+        """Blocks of the weights."""
+        return DotCut(self.outputs, self.geometry.inputs, self.tile)
+
+    @property
+    def argument_count(self) -> int:
+        return 1
+
+    def cost_of(self, pixels: int) -> Cost:
+        """Counts of ``pixels`` pixels."""
+        return self._cost(pixels, self.outputs * self.geometry.inputs)
 
     @property
     def executed(self) -> Executed:
-        """Counts on whole blocks of pixels; the columns in float32 are moved too, unless they are read once only."""
-        g, blocks = self.geometry, self.geometry.blocks(self.pixel_block)
-        pixels = g.batch * blocks * self.pixel_block
-        columns = pixels * g.groups * g.inputs if self.outputs > 1 else 0
-        moves = columns + g.moves(blocks * self.pixel_block, self.out_shape[1], self.epilogue.residual)
-        return Executed.of(self._cost(pixels), moves=moves)
+        """Counts on whole tiles and blocks; the columns are moved too."""
+        g, pixels = self.geometry, self.geometry.batch * self.pixels
+        columns = pixels * g.groups * self.cut.padded_inputs
+        moves = columns + g.moves(self.pixels, g.groups * self.outputs, self.epilogue.residual)
+        return Executed.of(self._cost(pixels, self.cut.size), moves=moves)
 
-    def _cost(self, pixels: int) -> Cost:
-        channels, inputs = self.out_shape[1], self.geometry.inputs
-        stored, constants = pixels * channels, channels * (inputs + self.epilogue.constant_bytes)
-        return Cost(stored * inputs, stored * (inputs + self.epilogue.multiplies), 0, constants)
+    def _cost(self, pixels: int, products: int) -> Cost:
+        """Counts of ``pixels`` pixels with ``products`` a pixel and group."""
+        groups, outputs = self.geometry.groups, self.geometry.groups * self.outputs
+        constants = groups * self.cut.size + outputs * self.epilogue.constant_bytes
+        scaled = outputs * self.epilogue.multiplies
+        return Cost(pixels * groups * products, pixels * (groups * products + scaled), 0, constants)
 
-    def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (N, C, H, W), weight int8 (groups, m, inputs), bias int32 (groups, m), scale float32 (1 or
-        2, groups, m), [residual int8 like the output, its scale float32 (1,)], output."""
-        g, e = self.geometry, self.epilogue
-        b = KernelBuilder(name, {"ffn.op": "int8_conv2d", "ffn.pixel_block": self.pixel_block})
-        x = b.arg("x", (g.batch, g.channels, g.height, g.width), "int8")
-        weight = b.arg("weight", (g.groups, self.outputs, g.inputs), "int8")
-        bias = b.arg("bias", (g.groups, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, g.groups, self.outputs), "float32")
-        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
-        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
-        out = b.arg("out", self.out_shape, e.out_dtype)
+    def arguments(self, b: KernelBuilder) -> list[Buffer]:
+        """The weights, int8 (groups, ...) as `DotCut.pack` gives them."""
+        return [b.arg("weight", (self.geometry.groups, *self.cut.shape), "int8")]
 
-        pixels = g.blocks(self.pixel_block) * self.pixel_block
-        planes = image_planes(b, x, g, pixels)
-        extra = flat_copy(b, residual, g, pixels) if residual is not None else None
-        channels = g.channels // g.groups
+    def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
+        """Block "planes": int8 (images, channels, span)."""
+        return image_planes(b, x, self.geometry, self.pixels)
 
-        def column(n: Any, j: Any, k: Any, p: Any) -> Any:
+    def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
+        """Block "dot"."""
+        g, planes, n = self.geometry, tile.planes, tile.image
+        channels, lanes = g.channels // g.groups, self.tile.dot.lanes
+
+        def value(k: Any, p: Any) -> Any:
             tap = k % g.taps
-            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], pixels)
-            return T.Cast("float32", planes[n, j * channels + k // g.taps, offset + p])
+            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
+            return planes[n, tile.group * channels + k // g.taps, sequence(offset + tile.start + p, lanes)]
 
-        shape = (g.batch, g.groups, self.outputs, pixels)
-        columns = b.compute("columns", (g.batch, g.groups, g.inputs, pixels), "float32", column)
-        weights = b.compute("weights", weight.shape, "float32", lambda j, m, k: T.Cast("float32", weight[j, m, k]))
-        runs, length = exact_runs(g.inputs)
+        reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
+        total = dot_sum(b, arguments[0], self.cut, tile.group, reads=reads, value=value)
+        return lambda m, p: total[m, p]
 
-        def product(n: Any, j: Any, s: Any, m: Any, p: Any, k: Any) -> Any:
-            at = s * length + k
-            item = columns[n, j, T.min(at, g.inputs - 1), p] * weights[j, m, T.min(at, g.inputs - 1)]
-            return item if runs * length == g.inputs else T.Select(at < g.inputs, item, T.float32(0))
-
-        partial = b.reduce("partial", (*shape[:2], runs, *shape[2:]), (length,), "float32", product)
-        total = exact_total(b, partial, shape, runs)
-
-        def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
-            pair = None
-            if extra is not None and residual_scale is not None:
-                pair = (extra[n, j * self.outputs + m, p], residual_scale[0])
-            return ep.apply(e, total[n, j, m, p], bias[j, m], lambda i: scale[i, j, m], pair)
-
-        flat = b.compute("epilogue", shape, e.out_dtype, stored)
-
-        def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
-            return flat[n, m // self.outputs, m % self.outputs, h * g.pitch + w]
-
-        b.compute("store", self.out_shape, e.out_dtype, cropped, out=out)
-        return b.finish()
-
-    def reference(
-        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray
-    ) -> np.ndarray:
-        """NumPy oracle on the function's arguments without the output; returns the output."""
-        columns = im2col_numpy(x, self.geometry).astype(np.int64)
-        total = weight.astype(np.int64)[None] @ columns
-        extra = (residual[0].reshape(total.shape), residual[1]) if residual else None
-        stored = ep.apply_numpy(self.epilogue, total, bias[None, :, :, None], scale[:, None, :, :, None], extra)
-        return stored.reshape(self.out_shape)
-
-
-def exact_total(b: KernelBuilder, partial: Any, shape: tuple[int, ...], runs: int) -> Any:
-    """Block "sum": int32 totals of the exact float32 runs (third axis of ``partial``)."""
-    if runs == 1:
-        return b.compute("sum", shape, "int32", lambda n, j, m, p: T.Cast("int32", partial[n, j, 0, m, p]))
-    return b.reduce("sum", shape, (runs,), "int32", lambda n, j, m, p, s: T.Cast("int32", partial[n, j, s, m, p]))
+    def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
+        """NumPy reference of `sums`."""
+        return self.cut.unpack(arguments[0]).astype(np.int64) @ columns

@@ -1,4 +1,9 @@
-"""Dense layer with int8 weights, for layers that are not factorised; exact float32 arithmetic as in `int8_conv2d`."""
+"""Dense layer with int8 weights, for layers that are not factorised: exact in int32.
+
+Vectors run over outputs. A block of them takes ``vectors`` registers for each of ``rows`` activations, whose inputs are
+the same for all lanes (`Dot`); the weights are widened on the way from memory to registers. One row is limited by the
+bytes of the weights, 16 of them a cycle at most with vectors of 32 bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,43 @@ from typing import Any
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import Buffer, PrimFunc
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
+from tvm_ffn.kernels.dot import DOTS, Dot, sequence
 from tvm_ffn.kernels.epilogue import Epilogue
-from tvm_ffn.kernels.int8_conv2d import exact_runs
 from tvm_ffn.kernels.work import Cost, Executed
 
-WIDTHS = (64, 32, 16)  # outputs of a block
+MOST_ROWS = 4
 
 
-def block_width(outputs: int) -> int:
-    """Of `WIDTHS` the one that leaves the fewest places of the last block unused, the widest of equal ones."""
-    return min(WIDTHS, key=lambda width: -outputs % width)
+@dataclass(frozen=True)
+class DenseTile:
+    """``rows`` activations by ``vectors`` of outputs have their sums in registers."""
+
+    isa: str
+    rows: int
+    vectors: int
+
+    @property
+    def dot(self) -> Dot:
+        return DOTS[self.isa]
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a block."""
+        return self.vectors * self.dot.lanes
+
+
+def dense_tile(isa: str, rows: int, outputs: int, most_vectors: int) -> DenseTile:
+    """The tile of at most ``most_vectors``: as many sums as fit beside the inputs; few outputs in the last block that
+    nobody reads."""
+    dot = DOTS[isa]
+    tall = -(-rows // -(-rows // MOST_ROWS))
+    vectors = -(-outputs // dot.lanes)
+    most = min(most_vectors, (dot.registers - 2) // tall - 1)
+    return DenseTile(isa, tall, -(-vectors // -(-vectors // most)))
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,7 @@ class Int8Dense:
     inputs: int
     outputs: int
     epilogue: Epilogue
+    tile: DenseTile
 
     @property
     def out_shape(self) -> tuple[int, int]:
@@ -39,72 +68,94 @@ class Int8Dense:
     @property
     def cost(self) -> Cost:
         """Counts on the outputs there are."""
-        return self._cost(self.rows * self.outputs)
+        return self._cost(self.rows * self.outputs * self.inputs)
 
     @property
     def executed(self) -> Executed:
-        """Counts on whole blocks of outputs."""
-        cost = self._cost(self.rows * self._blocks * self.lanes)
+        """Counts on whole blocks."""
+        cost = self._cost(self._padded_rows * self._blocks * self.tile.outputs * self._steps * self.tile.dot.width)
         return Executed.of(cost, moves=self.rows * (self.inputs + self.outputs))
 
     @property
-    def lanes(self) -> int:
-        """Outputs of a block."""
-        return block_width(self.outputs)
+    def _blocks(self) -> int:
+        return -(-self.outputs // self.tile.outputs)
 
     @property
-    def _blocks(self) -> int:
-        return -(-self.outputs // self.lanes)
+    def _padded_rows(self) -> int:
+        return -(-self.rows // self.tile.rows) * self.tile.rows
 
-    def _cost(self, stored: int) -> Cost:
-        constants = self._blocks * self.lanes * self.inputs + self.outputs * self.epilogue.constant_bytes
-        return Cost(stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies), 0, constants)
+    @property
+    def _steps(self) -> int:
+        return -(-self.inputs // self.tile.dot.width)
 
-    @staticmethod
-    def pack(weight: np.ndarray) -> np.ndarray:
-        """(m, n) int8 as the kernel reads it: (blocks, n, lanes), zeros after the last output."""
-        outputs, inputs = weight.shape
-        lanes = block_width(outputs)
-        padded = np.zeros((-(-outputs // lanes) * lanes, inputs), np.int8)
-        padded[:outputs] = weight
-        return np.ascontiguousarray(padded.reshape(-1, lanes, inputs).transpose(0, 2, 1))
+    def _cost(self, products: int) -> Cost:
+        e, outputs = self.epilogue, self._blocks * self.tile.outputs
+        constants = outputs * self._steps * self.tile.dot.width + self.outputs * e.constant_bytes
+        return Cost(products, products + self.rows * self.outputs * e.multiplies, 0, constants)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """(m, n) int8 as the kernel reads it: (blocks, steps, outputs * width), zeros beyond the last."""
+        width = self.tile.dot.width
+        padded = np.zeros((self._blocks * self.tile.outputs, self._steps * width), np.int8)
+        padded[: self.outputs, : self.inputs] = weight
+        apart = padded.reshape(self._blocks, self.tile.outputs, self._steps, width).transpose(0, 2, 1, 3)
+        return np.ascontiguousarray(apart).reshape(self._blocks, self._steps, -1)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
-        e = self.epilogue
-        blocks, lanes = self._blocks, self.lanes
+        e, width = self.epilogue, self.tile.dot.width
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
-        weight = b.arg("weight", (blocks, self.inputs, lanes), "int8")
+        weight = b.arg("weight", (self._blocks, self._steps, self.tile.outputs * width), "int8")
         bias = b.arg("bias", (1, self.outputs), "int32")
         scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
-        runs, length = exact_runs(self.inputs)
 
-        def product(r: Any, o: Any, s: Any, i: Any, k: Any) -> Any:
-            at = T.min(s * length + k, self.inputs - 1)
-            item = T.Cast("float32", x[r, at]) * T.Cast("float32", weight[o, at, i])
-            return item if runs * length == self.inputs else T.Select(s * length + k < self.inputs, item, T.float32(0))
+        def widened(r: Any, k: Any) -> Any:  # what lies beyond the end meets weights of 0
+            return T.Cast("int16", x[T.min(r, self.rows - 1), T.min(k, self.inputs - 1)])
 
-        partial = b.reduce("partial", (self.rows, blocks, runs, lanes), (length,), "float32", product)
-        total = b.reduce(
-            "sum", (self.rows, blocks, lanes), (runs,), "int32", lambda r, o, i, s: T.Cast("int32", partial[r, o, s, i])
-        )
+        wide = b.compute("wide", (self._padded_rows, self._steps * width), "int16", widened)
+        total = b.tensor("total", (self._padded_rows, self._blocks * self.tile.outputs), "int32")
+        with b.tile("tile", (self._padded_rows // self.tile.rows, self._blocks)) as (row, block):
+            self._sum(b, wide, weight, total, row * self.tile.rows, block)
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, total[r, m // lanes, m % lanes], bias[0, m], lambda i: scale[i, 0, m], pair)
+            return ep.apply(e, total[r, m], bias[0, m], lambda i: scale[i, 0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()
+
+    def _sum(self, b: KernelBuilder, wide: Buffer, weight: Buffer, total: Buffer, row: Any, block: Any) -> None:
+        """Add block "dot": the sums of a tile that starts at ``row``."""
+        tile, dot = self.tile, self.tile.dot
+        lanes, width = dot.lanes, dot.width
+        # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
+        sums = [b.tensor(f"sum{r}", (tile.outputs,), "int32") for r in range(tile.rows)]
+        places = [(target, r, vector * lanes) for r, target in enumerate(sums) for vector in range(tile.vectors)]
+        packed = weight[block, 0 : self._steps, 0 : tile.outputs * width]
+        reads = [wide[row : row + tile.rows, 0 : self._steps * width], packed]
+        first = block * tile.outputs
+        with b.program("dot", reads=reads, writes=[total[row : row + tile.rows, first : first + tile.outputs]]):
+            for target, _, place in places:
+                T.buffer_store(target, T.Broadcast(T.int32(0), lanes), [sequence(place, lanes)])
+            with T.serial(self._steps) as step:
+                for target, r, place in places:
+                    matrix = T.Cast(dot.inputs, weight[block, step, sequence(place * width, lanes * width)])
+                    inputs = wide[row + r, sequence(step * width, width)]
+                    at = sequence(place, lanes)
+                    T.buffer_store(target, dot.add(target[at], matrix, inputs), [at])
+            for target, r, place in places:
+                T.buffer_store(total, target[sequence(place, lanes)], [row + r, sequence(first + place, lanes)])
 
     def reference(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray
     ) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
-        matrix = weight.transpose(0, 2, 1).reshape(-1, self.inputs)[: self.outputs]
-        total = x.astype(np.int64) @ matrix.T.astype(np.int64)
+        apart = weight.reshape(self._blocks, self._steps, self.tile.outputs, -1)
+        matrix = apart.transpose(0, 2, 1, 3).reshape(self._blocks * self.tile.outputs, -1)
+        total = x.astype(np.int64) @ matrix[: self.outputs, : self.inputs].T.astype(np.int64)
         return ep.apply_numpy(self.epilogue, total, bias, scale, (residual[0], residual[1]) if residual else None)

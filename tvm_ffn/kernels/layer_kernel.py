@@ -20,11 +20,12 @@ from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
+from tvm_ffn.kernels.dot_sum import dot_tile
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
-from tvm_ffn.kernels.int8_dense import Int8Dense
+from tvm_ffn.kernels.int8_dense import Int8Dense, dense_tile
 from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_code import CodeStyle
@@ -116,11 +117,22 @@ def factored_kernel(
 
 def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
     """Weights int8 (groups, m, n)."""
+    outputs, inputs = weight.shape[1:]
     if shape.geometry is not None:
-        operator = Int8Conv2d(shape.geometry, weight.shape[1], epilogue, plan.float_block)
-        return LayerKernel(operator, (weight,), INT8_KERNEL)
-    dense = Int8Dense(shape.rows, weight.shape[2], weight.shape[1], epilogue)
-    return LayerKernel(dense, (Int8Dense.pack(weight[0]),), INT8_KERNEL)
+        tile = dot_tile(
+            plan.dot,
+            outputs,
+            shape.geometry.pixels,
+            rows=plan.dot_rows,
+            groups=plan.dot_groups,
+            chunk=plan.dot_chunk,
+        )
+        conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs)
+        return LayerKernel(conv, (conv.cut.pack(weight),), INT8_KERNEL)
+    dense = Int8Dense(
+        shape.rows, inputs, outputs, epilogue, dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
+    )
+    return LayerKernel(dense, (dense.pack(weight[0]),), INT8_KERNEL)
 
 
 def _style(plan: KernelPlan) -> CodeStyle:

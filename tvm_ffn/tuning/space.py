@@ -53,8 +53,12 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     if task.form == FACTORS and not task.shape.few_rows:
         choices["pixel_block"] = tuple(plan.lanes * vectors for vectors in (1, 2, 3, 4, 6, 8))
         choices["chunk"] = (4, 8, 16, 32, _MOST_CHUNK)
-    if task.form == INT8 and conv:
-        choices["float_block"] = tuple(plan.lanes // 2 * vectors for vectors in (1, 2, 3, 4, 6, 8))
+    if conv and task.form == INT8:
+        choices["dot_rows"] = (0, 1, 2, 3, 4)
+        choices["dot_groups"] = (2, 4, 8, 12, 16)
+        choices["dot_chunk"] = (128, 256, 512, 2048)
+    elif task.form == INT8 or (task.form == PLANES and task.shape.few_rows):
+        choices["dense_vectors"] = (1, 2, 4, 6, 8, 10)
     default = {name: int(getattr(replace(plan, code=task.code), name)) for name in choices}
     return Space({name: sorted({*values, default[name]}) for name, values in choices.items()}, default)
 
