@@ -15,7 +15,7 @@ from tvm.tirx import PrimFunc
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.work import Cost, Executed
@@ -59,18 +59,18 @@ class Int8Conv2d:
 
     def _cost(self, pixels: int) -> Cost:
         channels, inputs = self.out_shape[1], self.geometry.inputs
-        stored, constants = pixels * channels, channels * (inputs + self.epilogue.constant_bytes)
+        stored, constants = pixels * channels, channels * (inputs + CONSTANT_BYTES)
         return Cost(stored * inputs, stored * (inputs + self.epilogue.multiplies), 0, constants)
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (N, C, H, W), weight int8 (groups, m, inputs), bias int32 (groups, m), scale float32 (1 or
-        2, groups, m), [residual int8 like the output, its scale float32 (1,)], output."""
+        """Arguments: x int8 (N, C, H, W), weight int8 (groups, m, inputs), bias int32 (groups, m), scale float32
+        (groups, m), [residual int8 like the output, its scale float32 (1,)], output."""
         g, e = self.geometry, self.epilogue
         b = KernelBuilder(name, {"ffn.op": "int8_conv2d", "ffn.pixel_block": self.pixel_block})
         x = b.arg("x", (g.batch, g.channels, g.height, g.width), "int8")
         weight = b.arg("weight", (g.groups, self.outputs, g.inputs), "int8")
         bias = b.arg("bias", (g.groups, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, g.groups, self.outputs), "float32")
+        scale = b.arg("scale", (g.groups, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
@@ -102,7 +102,7 @@ class Int8Conv2d:
             pair = None
             if extra is not None and residual_scale is not None:
                 pair = (extra[n, j * self.outputs + m, p], residual_scale[0])
-            return ep.apply(e, total[n, j, m, p], bias[j, m], lambda i: scale[i, j, m], pair)
+            return ep.apply(e, total[n, j, m, p], bias[j, m], scale[j, m], pair)
 
         flat = b.compute("epilogue", shape, e.out_dtype, stored)
 
@@ -119,7 +119,7 @@ class Int8Conv2d:
         columns = im2col_numpy(x, self.geometry).astype(np.int64)
         total = weight.astype(np.int64)[None] @ columns
         extra = (residual[0].reshape(total.shape), residual[1]) if residual else None
-        stored = ep.apply_numpy(self.epilogue, total, bias[None, :, :, None], scale[:, None, :, :, None], extra)
+        stored = ep.apply_numpy(self.epilogue, total, bias[None, :, :, None], scale[None, :, :, None], extra)
         return stored.reshape(self.out_shape)
 
 

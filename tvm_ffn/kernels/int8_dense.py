@@ -11,7 +11,7 @@ from tvm.tirx import PrimFunc
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.int8_conv2d import exact_runs
 from tvm_ffn.kernels.work import Cost, Executed
 
@@ -57,7 +57,7 @@ class Int8Dense:
         return -(-self.outputs // self.lanes)
 
     def _cost(self, stored: int) -> Cost:
-        constants = self._blocks * self.lanes * self.inputs + self.outputs * self.epilogue.constant_bytes
+        constants = self._blocks * self.lanes * self.inputs + self.outputs * CONSTANT_BYTES
         return Cost(stored * self.inputs, stored * (self.inputs + self.epilogue.multiplies), 0, constants)
 
     @staticmethod
@@ -70,7 +70,7 @@ class Int8Dense:
         return np.ascontiguousarray(padded.reshape(-1, lanes, inputs).transpose(0, 2, 1))
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
+        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
         e = self.epilogue
         blocks, lanes = self._blocks, self.lanes
@@ -78,7 +78,7 @@ class Int8Dense:
         x = b.arg("x", (self.rows, self.inputs), "int8")
         weight = b.arg("weight", (blocks, self.inputs, lanes), "int8")
         bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
+        scale = b.arg("scale", (1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
@@ -96,7 +96,7 @@ class Int8Dense:
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, total[r, m // lanes, m % lanes], bias[0, m], lambda i: scale[i, 0, m], pair)
+            return ep.apply(e, total[r, m // lanes, m % lanes], bias[0, m], scale[0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()
