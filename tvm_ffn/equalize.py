@@ -1,6 +1,6 @@
 """A ratio for every channel of an int8 tensor, so that channels of small values use the whole range too.
 
-    x[c] = scale * ratio[c] * q[c]
+    x[c] = scale * ratio[c] * (q[c] - zero)
 
 Ratios cost nothing where the tensor is written and read by layers: a layer's epilogue has a scale an output anyway, and
 the weights that read it take the ratio of their input, W' = W diag(ratio), before they are quantised. (Equalisation
