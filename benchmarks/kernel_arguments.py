@@ -114,9 +114,7 @@ def _tail(
         bias = np.rint(rng.uniform(-0.2, 0.2, total.shape[1:3]) * np.abs(total).max())
         reach = 2.5 * total.std() if name == TYPICAL else np.abs(total + bias[..., None]).max()
         scale = rng.uniform(0.8, 1.2, bias.shape) * ((epilogue.hi or LIMIT) / max(1.0, float(reach)))
-    slopes = (1.0, 0.1) if epilogue.leaky else (1.0,)
-    scales = np.stack([scale * slope for slope in slopes]).astype(np.float32)
-    tail = (bias.astype(np.int32), scales)
+    tail = (bias.astype(np.int32), scale.astype(np.float32))
     if not epilogue.residual:
         return tail
     return *tail, rng.integers(-LIMIT, LIMIT + 1, out_shape).astype(np.int8), one_scale(0.37)

@@ -171,9 +171,11 @@ def _pool(shape: Pool, plan: KernelPlan, rng: np.random.Generator) -> KernelCase
     images = extremes(rng, shape.window.shape)
     if shape.kind == "max":
         return KernelCase(MaxPool2d(shape.window), {name: (x,) for name, x in images.items()})
-    scale = (rng.uniform(1.0, 2.0) / shape.window.counts()).astype(np.float32)
-    runs = {name: (x, scale) for name, x in images.items()}
-    runs["ties"] = (images[TYPICAL], np.full_like(scale, 0.5))
+    counts = shape.window.counts()
+    scale = (rng.uniform(1.0, 2.0) / counts).astype(np.float32)
+    bias = (rng.integers(20, 60) * counts).astype(np.int32)
+    runs = {name: (x, bias, scale) for name, x in images.items()}
+    runs["ties"] = (images[TYPICAL], np.zeros_like(bias), np.full_like(scale, 0.5))
     return KernelCase(AvgPool2d(shape.window, shape.epilogue), runs)
 
 
@@ -199,7 +201,6 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
         runs = {name: (x, scale, offset) for name, x in images.items()}
         runs["ties"] = (images[TYPICAL], np.full_like(scale, 0.5), np.zeros_like(offset))
         return KernelCase(Affine(size, int(epilogue.lo), int(epilogue.hi)), runs)
-    slopes = np.array([1.0, 0.1] if epilogue.leaky else [1.0], np.float32)
     inputs: dict[str, np.ndarray] = dict(images)
     if shape.in_dtype == "float32":
         inputs = {
@@ -207,9 +208,9 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
             "huge": rng.normal(0, 1e30, size).astype(np.float32),
         }
         inputs["integers"] = rng.integers(-300, 300, size).astype(np.float32)
-    runs = {name: (x, slopes * np.float32(0.83)) for name, x in inputs.items()}
-    runs["ties"] = (inputs.get("integers", images[TYPICAL]), slopes * np.float32(0.5))
-    return KernelCase(Rescale(size, shape.in_dtype, epilogue), runs)
+    runs = {name: (x, one_scale(0.83)) for name, x in inputs.items()}
+    runs["ties"] = (inputs.get("integers", images[TYPICAL]), one_scale(0.5))
+    return KernelCase(Rescale(size, shape.in_dtype, epilogue, shape.zero), runs)
 
 
 def _columns(geometry: ConvGeometry) -> Columns:

@@ -16,8 +16,9 @@ from tvm_ffn.kernels.pool2d import Window
 INT8 = Epilogue()
 RELU = Epilogue(lo=0)
 RESIDUAL = Epilogue(lo=0, residual=True)
-LEAKY = Epilogue(leaky=True)
-LEAKY_RESIDUAL = Epilogue(lo=-100, hi=99, leaky=True, residual=True)
+LEAKY = Epilogue(slope=0.1)
+LEAKY_ZERO = Epilogue(slope=0.1, zero=-83)
+LEAKY_RESIDUAL = Epilogue(lo=-100, hi=99, slope=0.1, zero=-31, residual=True)
 FLOAT = Epilogue("float32", None, None)
 FLOAT_RELU6 = Epilogue("float32", 0.0, 6.0)
 
@@ -135,13 +136,15 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """An elementwise operator; ``kind`` is "add", "affine" or "rescale" (of a tensor of ``in_dtype``)."""
+    """An elementwise operator; ``kind`` is "add", "affine" or "rescale" (of a tensor of ``in_dtype`` whose 0 is
+    ``zero``)."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
     epilogue: Epilogue = INT8
     in_dtype: str = "int8"
+    zero: int = 0
     benchmark: bool = False
 
 
@@ -162,6 +165,7 @@ TERNARY_CONVS = (
     TernaryConv("conv3x3-stride2-groups-batch2-residual", _GROUPED, 7, 6, RESIDUAL),
     TernaryConv("conv3x3-depthwise", ConvGeometry(1, 5, 7, 6, (3, 3), (1, 1), _SAME, groups=5), 3, 2),
     TernaryConv("conv3x2-stride2x3-uneven-padding-dilation-leaky", _UNEVEN, 7, 6, LEAKY),
+    TernaryConv("conv3x3-zero", _SMALL, 7, 6, LEAKY_ZERO),
     TernaryConv("conv3x3-dilation2", ConvGeometry(1, 5, 10, 9, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), 8, 9),
     TernaryConv("conv3x3-wide-middle", _SMALL, 20, 6, middle_limit=2047),
     TernaryConv("conv3x3-float", _SMALL, 7, 6, FLOAT),
@@ -195,6 +199,7 @@ CODE_CONVS = (
     TernaryConv("code-conv1x1-one-channel", ConvGeometry(1, 1, 5, 5), 2, 3, kernel="code"),
     TernaryConv("code-conv1x1-stride2", ConvGeometry(1, 70, 11, 12, (1, 1), (2, 2)), 33, 13, RELU, kernel="code"),
     TernaryConv("code-conv-uneven-leaky", _UNEVEN, 30, 6, LEAKY_RESIDUAL, 2047, kernel="code"),
+    TernaryConv("code-conv3x3-zero", _SMALL, 30, 6, LEAKY_ZERO, kernel="code"),
     TernaryConv("code-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 21, 8, kernel="code"),
     TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
     TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
@@ -204,6 +209,7 @@ PLANES_CONVS = (
     PlanesConv("planes-conv3x3", _SMALL, 5, 6),
     PlanesConv("planes-conv1x1-one-plane", ConvGeometry(2, 10, 7, 7), 1, 3, RELU),
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
+    PlanesConv("planes-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
 )
 
@@ -214,6 +220,7 @@ DIGITS = (
     DigitsConv("digits-conv3x3-stride2-groups-batch2-residual", _GROUPED, 5, 6, RESIDUAL),
     DigitsConv("digits-conv3x3-depthwise", ConvGeometry(1, 5, 7, 6, (3, 3), (1, 1), _SAME, groups=5), 4, 2, zeros=0.3),
     DigitsConv("digits-conv-uneven-leaky", _UNEVEN, 6, 13, LEAKY_RESIDUAL, zeros=0.9),
+    DigitsConv("digits-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
     DigitsConv("digits-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 5, 8, RELU),
     DigitsConv("digits-conv1x1-one-input-one-plane", ConvGeometry(1, 1, 5, 5), 1, 3, zeros=0.0),
     DigitsConv("digits-conv1x1-two-planes-float", ConvGeometry(2, 10, 7, 7), 2, 3, FLOAT),
@@ -222,6 +229,7 @@ DIGITS = (
     DigitsConv("digits-conv1x1-largest-four-planes", ConvGeometry(1, 172, 3, 5), 4, 5, zeros=-1),
     DigitsConv("digits-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
     DigitsMatmul("digits-dense", 19, 50, 5, 17),
+    DigitsMatmul("digits-dense-zero", 19, 50, 5, 17, LEAKY_ZERO),
     DigitsMatmul("digits-dense-residual", 33, 20, 5, 30, RESIDUAL),
     DigitsMatmul("digits-dense-one-output-chunks-float", 12, 700, 6, 1, FLOAT, zeros=0.8),
 )
@@ -229,12 +237,14 @@ DIGITS = (
 TERNARY_MATMULS = (
     TernaryMatmul("dense-rows", "rows", 19, 50, 23, 17),
     TernaryMatmul("dense-rows-one-row", "rows", 1, 10, 7, 5, LEAKY),
+    TernaryMatmul("dense-rows-zero", "rows", 19, 30, 17, 15, LEAKY_ZERO),
     TernaryMatmul("dense-rows-residual", "rows", 33, 20, 9, 30, RESIDUAL),
     TernaryMatmul("dense-rows-segments-float", "rows", 12, 700, 150, 21, FLOAT, zeros=0.2),
     TernaryMatmul("gemv", "masks", 1, 10, 7, 5),
     TernaryMatmul("gemv-one", "masks", 1, 1, 1, 1),
     TernaryMatmul("gemv-rows-residual", "masks", 3, 90, 70, 65, RESIDUAL),
     TernaryMatmul("gemv-segments", "masks", 2, 700, 150, 130, LEAKY, zeros=0.2),
+    TernaryMatmul("gemv-zero", "masks", 2, 30, 17, 15, LEAKY_ZERO),
     TernaryMatmul("gemv-segments-that-do-not-divide", "masks", 1, 523, 141, 64, zeros=0.0),
     TernaryMatmul("gemv-wide-middle-float", "masks", 7, 65, 129, 10, FLOAT, middle_limit=2047),
 )
@@ -246,6 +256,8 @@ INT8_LAYERS = (
     Int8Conv("int8-conv3x3-depthwise-dilated", ConvGeometry(2, 4, 9, 8, (3, 3), (1, 1), (2, 1, 2, 3), (2, 2), 4), 1),
     Int8Conv("int8-conv3x3-groups-batch2-residual", _GROUPED, 3, RESIDUAL),
     Int8Conv("int8-conv-uneven-leaky", _UNEVEN, 5, LEAKY),
+    Int8Conv("int8-conv3x3-zero", _SMALL, 5, LEAKY_ZERO),
+    Int8Matmul("int8-dense-zero", 2, 33, 5, LEAKY_ZERO),
     Int8Conv("int8-conv3x3-chunks", ConvGeometry(1, 121, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 7, LEAKY_RESIDUAL),
     Int8Conv("int8-conv1x1-one-input", ConvGeometry(1, 1, 5, 5), 1, FLOAT),
     Int8Conv("int8-conv1x1-one-chunk-float", ConvGeometry(1, 512, 2, 3), 3, FLOAT),
@@ -268,6 +280,9 @@ POOLS = (
     Pool("average2x2-float", "average", Window((1, 6, 10, 14), (2, 2), (2, 2), (0, 0), (1, 1), (5, 7)), FLOAT),
     Pool("average3x3-padding", "average", Window((1, 5, 9, 8), (3, 3), (1, 1), (1, 1), (1, 1), (9, 8))),
     Pool("average3x3-ceil", "average", Window((1, 5, 8, 11), (3, 3), (2, 2), (0, 0), (1, 1), (4, 5))),
+    Pool(
+        "average2x2-zero", "average", Window((1, 6, 10, 14), (2, 2), (2, 2), (0, 0), (1, 1), (5, 7)), Epilogue(zero=9)
+    ),
     Pool("average2x3-dilation", "average", Window((1, 3, 9, 12), (2, 3), (1, 2), (0, 1), (2, 1), (7, 6))),
 )
 
@@ -279,8 +294,11 @@ POINTWISE = (
     Pointwise("affine-relu", "affine", (1, 6, 37), Epilogue(lo=0, hi=100)),
     Pointwise("rescale", "rescale", (1, 255), INT8),
     Pointwise("rescale-leaky", "rescale", (2, 3, 7, 5), LEAKY),
+    Pointwise("rescale-leaky-zeros", "rescale", (1, 255), LEAKY_ZERO, zero=44),
     Pointwise("dequantize", "rescale", (3, 85), FLOAT),
+    Pointwise("dequantize-zero", "rescale", (3, 85), FLOAT, zero=-127),
     Pointwise("quantize", "rescale", (1, 3, 9, 11), INT8, "float32"),
+    Pointwise("quantize-zero", "rescale", (1, 3, 9, 11), Epilogue(zero=-60), "float32"),
     Pointwise("quantize-leaky", "rescale", (257,), LEAKY, "float32"),
 )
 

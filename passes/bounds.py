@@ -8,7 +8,7 @@ from tvm_ffn.graph import Activation
 from tvm_ffn.ranges import INT8_LIMIT
 
 
-def stored_bounds(activation: Activation, steps: np.ndarray, zero: int = 0) -> tuple[int, int]:
+def stored_bounds(activation: Activation, steps: np.ndarray, zero: int) -> tuple[int, int]:
     """``(lo, hi)`` of an activation in steps of real value ``steps`` (channels) from ``zero``, within [-127, 127], the
     same for all channels: `equalize` sees to it."""
     pairs = [

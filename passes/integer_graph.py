@@ -90,7 +90,7 @@ class _Emitter:
         """The int8 form of a variable, quantised here if it has none yet."""
         if var not in self.integers:
             scale = np.array([1.0 / self.scales[var]], np.float32)
-            operator = Rescale(shape_of(var), "float32", Epilogue())
+            operator = Rescale(shape_of(var), "float32", Epilogue(zero=self.ranges.zero(var)))
             self.integers[var] = self._call("quantize", operator, [self.floats[var], scale])
         return self.integers[var]
 
@@ -98,7 +98,7 @@ class _Emitter:
         """The fp32 form of a variable, dequantised here if it has none yet."""
         if var not in self.floats:
             scale = np.array([self.scales[var]], np.float32)
-            operator = Rescale(shape_of(var), "int8", Epilogue("float32", None, None))
+            operator = Rescale(shape_of(var), "int8", Epilogue("float32", None, None), self.ranges.zero(var))
             self.floats[var] = self._call("dequantize", operator, [self.integers[var], scale])
         return self.floats[var]
 
@@ -134,8 +134,7 @@ class _Emitter:
         channels = unit.groups * unit.weight.shape[1]
         ranges, residual = self.ranges, unit.residual
         steps = np.ones(channels) if is_float else ranges.channel_steps(unit.output, channels)
-        out_zero = 0 if is_float else ranges.zero(unit.output)
-        offset = out_zero * steps
+        offset = np.zeros(channels)
         if residual is not None:
             offset -= ranges.zero(residual) * ranges.channel_steps(residual, channels)
         scales = Scales(
@@ -145,7 +144,7 @@ class _Emitter:
             steps,
             offset,
             ranges.zero(unit.inputs[0]),
-            out_zero,
+            0 if is_float else ranges.zero(unit.output),
         )
         solution = self.quantized.layers[unit]
         built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plans.of(unit.name))
@@ -169,12 +168,13 @@ class _Emitter:
         is_float = direct_float(unit, self.network)
         ratio = self.scales[unit.inputs[0]] / (1.0 if is_float else self.scales[unit.output])
         scale = (average_weights(unit, window) * ratio).astype(np.float32)
+        bias = (-self.ranges.zero(unit.inputs[0]) * window.counts()).astype(np.int32)
         if is_float:
             lo, hi = (None if np.isinf(v) else float(v) for v in (unit.activation.lo, unit.activation.hi))
             operator = AvgPool2d(window, Epilogue("float32", lo, hi))
         else:
-            operator = AvgPool2d(window, Epilogue("int8", *self._bounds(unit)))
-        value = self._call("avg_pool2d", operator, [self.integer(unit.inputs[0]), scale])
+            operator = AvgPool2d(window, Epilogue("int8", *self._bounds(unit), zero=self.ranges.zero(unit.output)))
+        value = self._call("avg_pool2d", operator, [self.integer(unit.inputs[0]), bias, scale])
         self._store(unit, value, is_float=is_float)
 
     def _add(self, unit: Unit) -> None:
@@ -199,14 +199,15 @@ class _Emitter:
         self._store(unit, self._call("affine", operator, [self.integer(unit.inputs[0]), scale, offset]), is_float=False)
 
     def _activation(self, unit: Unit) -> None:
-        ratio = self.scales[unit.inputs[0]] / self.scales[unit.output]
-        slope = unit.activation.slope
-        scale = np.array([ratio] if slope == 1.0 else [ratio, ratio * slope], np.float32)
-        operator = Rescale(shape_of(unit.output), "int8", Epilogue("int8", *self._bounds(unit), leaky=slope != 1.0))
+        scale = np.array([self.scales[unit.inputs[0]] / self.scales[unit.output]], np.float32)
+        zeros = [self.ranges.zero(var) for var in (unit.inputs[0], unit.output)]
+        epilogue = Epilogue("int8", *self._bounds(unit), unit.activation.slope, zeros[1])
+        operator = Rescale(shape_of(unit.output), "int8", epilogue, zeros[0])
         self._store(unit, self._call("activation", operator, [self.integer(unit.inputs[0]), scale]), is_float=False)
 
     def _bounds(self, unit: Unit) -> tuple[int, int]:
-        return stored_bounds(unit.activation, self.ranges.step(unit.output).reshape(-1))
+        ranges = self.ranges
+        return stored_bounds(unit.activation, ranges.step(unit.output).reshape(-1), ranges.zero(unit.output))
 
 
 def _out_dtype(operator: Any) -> str:

@@ -4,6 +4,8 @@ Units of the integer sums: one step of the sum is worth ``step[m]`` in real term
 
     ternary: step = a_m * s_middle      int8: step = s_in * s_weight[m]      planes: step = a_m * s_in / 2^(planes - 1)
     bias_int = rint(bias / step)        scale = step / s_out  (or step, for an fp32 output)
+
+The output's zero point goes into the bias, unless a leaky ReLU asks for the sign of the sum.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class Scales:
     """Scales of a unit's input, output (None: fp32) and residual (None: none).
 
     ``steps`` float64 (M,) are the real values of one step of each output channel, 1 for fp32. ``zero`` and ``out_zero``
-    are the integers that stand for 0 in the input and the output, and ``offset`` float64 (M,) is what the output's and
-    the residual's take into the bias, in real units.
+    are the integers that stand for 0 in the input and the output, and ``offset`` float64 (M,) is what the residual's
+    takes into the bias, in real units.
     """
 
     input: float
@@ -41,8 +43,8 @@ class Scales:
     residual: float | None
     steps: np.ndarray
     offset: np.ndarray
-    zero: int = 0
-    out_zero: int = 0
+    zero: int
+    out_zero: int
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ def linear_operator(
     epilogue = _epilogue(unit, scales)
     steps, alive = _steps(unit, solution, scales)
     shape = (unit.groups, -1)
-    factor = (steps / scales.steps.reshape(shape)).astype(np.float32)
-    slopes = (1.0, unit.activation.slope) if epilogue.leaky else (1.0,)
-    scale = np.stack([factor * np.float32(slope) for slope in slopes])
+    scale = (steps / scales.steps.reshape(shape)).astype(np.float32)
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
     place = layer_shape(unit, scales.zero)
     sums = np.zeros(steps.shape)
@@ -83,7 +83,8 @@ def linear_operator(
         assert solution.weight is not None
         kernel = int8_kernel(place, solution.weight, epilogue, plan)
         sums = solution.weight.sum(axis=2, dtype=np.float64)
-    bias = (np.rint(_real_bias(solution, scales).reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
+    real_bias = _real_bias(unit, solution, scales)
+    bias = (np.rint(real_bias.reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
     constants = (*kernel.weights, bias, scale)
     return LinearOperator(kernel.operator, constants, residual_scale, kernel.family)
 
@@ -125,7 +126,12 @@ def _epilogue(unit: Unit, scales: Scales) -> Epilogue:
         lo, hi = (None if np.isinf(v) else float(v) for v in (activation.lo, activation.hi))
         return Epilogue("float32", lo, hi)
     lo, hi = stored_bounds(activation, scales.steps, scales.out_zero)
-    return Epilogue("int8", lo, hi, leaky=activation.slope != 1.0, residual=scales.residual is not None)
+    zero = 0 if _zero_in_bias(unit) else scales.out_zero
+    return Epilogue("int8", lo, hi, activation.slope, zero, residual=scales.residual is not None)
+
+
+def _zero_in_bias(unit: Unit) -> bool:
+    return unit.activation.slope == 1.0
 
 
 def _steps(unit: Unit, solution: LayerSolution, scales: Scales) -> tuple[np.ndarray, np.ndarray]:
@@ -138,14 +144,15 @@ def _steps(unit: Unit, solution: LayerSolution, scales: Scales) -> tuple[np.ndar
     else:
         assert solution.weight_scale is not None
         steps = solution.weight_scale.astype(np.float64) * scales.input
-    bias = np.abs(_real_bias(solution, scales).reshape(steps.shape))
+    bias = np.abs(_real_bias(unit, solution, scales).reshape(steps.shape))
     alive = (steps > 0) & (bias < _LARGEST_BIAS * steps)
     return np.where(alive, steps, np.maximum(bias / _LARGEST_BIAS, np.finfo(np.float32).tiny)), alive
 
 
-def _real_bias(solution: LayerSolution, scales: Scales) -> np.ndarray:
-    """Bias and offset, float64 (M,)."""
-    return solution.bias.astype(np.float64) + scales.offset
+def _real_bias(unit: Unit, solution: LayerSolution, scales: Scales) -> np.ndarray:
+    """Bias, offset and, if it goes there, the output's zero point, float64 (M,)."""
+    bias = solution.bias.astype(np.float64) + scales.offset
+    return bias + scales.out_zero * scales.steps if _zero_in_bias(unit) else bias
 
 
 def _digits(factors: Factors) -> np.ndarray:

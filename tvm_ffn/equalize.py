@@ -1,6 +1,6 @@
 """A ratio for every channel of an int8 tensor, so that channels of small values use the whole range too.
 
-    x[c] = scale * ratio[c] * q[c]
+    x[c] = scale * ratio[c] * (q[c] - zero)
 
 Ratios cost nothing where the tensor is written and read by layers: a layer's epilogue has a scale an output anyway, and
 the weights that read it take the ratio of their input, W' = W diag(ratio), before they are quantised. (Equalisation
@@ -27,8 +27,8 @@ SMALLEST = 1 / 16
 class ChannelRatios:
     """The ratios of a network's int8 tensors (N, C, H, W), equal where channels are passed on."""
 
-    def __init__(self, network: Network, stored: Collection[relax.Var], peaks: Mapping[relax.Var, np.ndarray]) -> None:
-        """``peaks`` (C,) are the channels' largest magnitudes in real units, for every tensor of ``stored`` with four
+    def __init__(self, network: Network, stored: Collection[relax.Var], sizes: Mapping[relax.Var, np.ndarray]) -> None:
+        """``sizes`` (C,) are the channels' largest magnitudes in real units, for every tensor of ``stored`` with four
         axes."""
         self._network = network
         classes = _Classes([var for var in stored if len(shape_of(var)) == 4])
@@ -39,7 +39,7 @@ class ChannelRatios:
         self._classes = classes.without(fixed)
         self._values = np.zeros(classes.total, np.float32)
         for var, own in self._classes.items():
-            np.maximum.at(self._values, own, peaks[var].astype(np.float32))
+            np.maximum.at(self._values, own, sizes[var].astype(np.float32))
         least = np.zeros_like(self._values)
         for own in self._classes.values():
             np.maximum.at(least, own, SMALLEST * self._values[own].max())

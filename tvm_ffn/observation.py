@@ -49,7 +49,8 @@ class Rows:
 class Observation:
     """What the fp32 pass saw.
 
-    ``peaks`` (C,) are the channels' largest magnitudes, of every int8 tensor (N, C, H, W);
+    ``peaks`` (2, C) are the channels' largest magnitudes of positive and of negative values, of every int8 tensor
+    (N, C, H, W);
     ``answers`` are the outputs of the first held-out samples, samples first.
     """
 
@@ -101,7 +102,7 @@ def observe(
     rng = np.random.default_rng(seed)
     wanted = stored_as_int8(network)
     samples: dict[relax.Var, list[Sample]] = {var: [] for var in wanted}
-    peaks = {var: np.zeros(shape_of(var)[1], np.float32) for var in wanted if len(shape_of(var)) == 4}
+    peaks = {var: np.zeros((2, shape_of(var)[1]), np.float32) for var in wanted if len(shape_of(var)) == 4}
     layers = {unit: _LayerSample(unit, rows, rng) for unit in network.linear}
     readers: dict[relax.Var, list[_LayerSample]] = {}
     for unit, layer in layers.items():
@@ -118,7 +119,8 @@ def observe(
                     raise DataError(f"the model computes NaN or infinity on the calibration data, at '{var.name}'")
                 samples[var].append(_draw(value, round(VALUES_A_TENSOR * size / count), rng))
                 if var in peaks:
-                    peaks[var] = np.maximum(peaks[var], np.abs(value).max(axis=(0, 2, 3)))
+                    ends = value.max(axis=(0, 2, 3)), -value.min(axis=(0, 2, 3))
+                    peaks[var] = np.maximum(peaks[var], np.stack(ends))
             for layer in readers.get(var, []):
                 layer.see_input(value, size / count)
             if var in writers:

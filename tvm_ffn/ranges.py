@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvm_ffn.equalize import ChannelRatios
 from tvm_ffn.graph import Network, Unit
-from tvm_ffn.zero_points import zero_points
+from tvm_ffn.zero_points import may_have_zero_point
 
 INT8_LIMIT = 127
 _FRACTIONS = np.linspace(0.2, 1.0, 41, dtype=np.float32)
@@ -28,6 +28,31 @@ def choose_scale(values: np.ndarray, limit: int) -> float:
         rounded = np.clip(np.rint(values / scale), -limit, limit) * scale
         errors.append(float(np.square(rounded - values, dtype=np.float32).mean()))
     return float(_FRACTIONS[int(np.argmin(errors))]) * largest / limit
+
+
+def choose_range(values: np.ndarray) -> tuple[float, int]:
+    """The scale s and the integer z for 0 that minimise the mean squared error of ``s * (q - z)``,
+    ``q = clip(rint(v / s) + z, -127, 127)``: the largest value is clipped as in `choose_scale`, then the smallest, then
+    the largest again. (1.0, 0) if all values are zero."""
+    ends = [float(min(values.min(initial=0.0), 0.0)), float(max(values.max(initial=0.0), 0.0))]
+    if ends[0] == ends[1]:
+        return 1.0, 0
+    chosen = [1.0, 1.0]
+    for side in (1, 0, 1) if ends[0] and ends[1] else (1 if ends[1] else 0,):
+        errors = []
+        for fraction in _FRACTIONS:
+            chosen[side] = float(fraction)
+            scale, zero = _spread(ends[0] * chosen[0], ends[1] * chosen[1])
+            counts = np.clip(np.rint(values / np.float32(scale)), -INT8_LIMIT - zero, INT8_LIMIT - zero)
+            errors.append(float(np.square(counts * np.float32(scale) - values, dtype=np.float32).mean()))
+        chosen[side] = float(_FRACTIONS[int(np.argmin(errors))])
+    return _spread(ends[0] * chosen[0], ends[1] * chosen[1])
+
+
+def _spread(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of the range from ``low`` to ``high``."""
+    scale = (high - low) / (2 * INT8_LIMIT)
+    return scale, round(-INT8_LIMIT - low / scale)
 
 
 def direct_float(unit: Unit, network: Network) -> bool:
@@ -69,7 +94,7 @@ class Sample:
 @dataclass(frozen=True)
 class Ranges:
     """What the integers of every int8 variable mean: ``x = scale * ratio[channel] * (q - zero)``; not all variables
-    have ratios or a zero other than 0."""
+    have ratios."""
 
     scales: Mapping[relax.Var, float]
     ratios: Mapping[relax.Var, np.ndarray]
@@ -113,19 +138,33 @@ def choose_ranges(
     peaks: Mapping[relax.Var, np.ndarray],
     takes_offset: Callable[[Unit], bool],
 ) -> Ranges:
-    """Ratios from the channels' ``peaks``, then the scale of every int8 variable from ``samples`` of its values;
-    ``takes_offset`` see `zero_points`."""
-    ratios = ChannelRatios(network, stored_as_int8(network), peaks)
+    """Ratios from the channels' ``peaks``, then the scale and zero point of every int8 variable from ``samples`` of its
+    values; ``takes_offset`` see `zero_points`."""
     classes = scale_classes(network)
-    zeros = zero_points(network, classes, takes_offset)
-    limits = {var: INT8_LIMIT - zeros.get(var, 0) for var in classes}
+    free = may_have_zero_point(network, classes, takes_offset)
+    sizes = {var: _sizes(both, classes[var] in free) for var, both in peaks.items()}
+    ratios = ChannelRatios(network, stored_as_int8(network), sizes)
     pooled: dict[relax.Var, list[np.ndarray]] = {}
     for var, representative in classes.items():
         ratio = ratios.of(var)
         parts = [s.values if ratio is None else s.values / ratio[s.channels] for s in samples[var]]
         pooled.setdefault(representative, []).extend(parts)
-    chosen = {var: choose_scale(np.concatenate(parts), limits[var]) for var, parts in pooled.items()}
-    scales = {var: chosen[representative] for var, representative in classes.items()}
-    ratios.bound(scales, limits)
+    chosen = {var: _choose(np.concatenate(parts), var in free) for var, parts in pooled.items()}
+    scales = {var: chosen[representative][0] for var, representative in classes.items()}
+    zeros = {var: chosen[representative][1] for var, representative in classes.items()}
+    ratios.bound(scales, {var: INT8_LIMIT - zero for var, zero in zeros.items()})
     found = {var: ratios.of(var) for var in scales}
     return Ranges(scales, {var: ratio for var, ratio in found.items() if ratio is not None}, zeros)
+
+
+def _choose(values: np.ndarray, is_free: bool) -> tuple[float, int]:
+    return choose_range(values) if is_free else (choose_scale(values, INT8_LIMIT), 0)
+
+
+def _sizes(peaks: np.ndarray, is_free: bool) -> np.ndarray:
+    """Of each channel (C,): its largest magnitude, or where positive and negative values have ranges of their own the
+    larger part of the two that it fills, in units of the larger range."""
+    ranges = peaks.max(1, keepdims=True)
+    if is_free:
+        peaks = peaks * (ranges.max() / np.where(ranges > 0, ranges, 1))
+    return peaks.max(0)

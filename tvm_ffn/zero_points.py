@@ -1,9 +1,10 @@
-"""Which int8 tensors hold ``x = step * (q + 127)``: values that are never negative then have 255 levels, not 128.
+"""Which int8 tensors may hold ``x = step * (q - zero)`` with another integer than 0 for 0: values that are more often
+positive than negative then use all 255 levels.
 
-Neither the sums nor their overflow bounds change: a layer that reads such a tensor pads it with -127 and takes
-``127 * sum(w)`` into its bias, one that writes it subtracts 127 there too, and a residual's 127 go the same way. So the
-tensor may be written by a layer with a lower bound of 0, read by layers (not by the two-stage product of factors of any
-form, whose middle has no bias) and passed on by what only moves or compares values.
+Neither the sums nor their overflow bounds change: a layer that reads such a tensor pads it with ``zero`` and takes
+``-zero * sum(w)`` into its bias, one that writes it adds ``zero`` there or after rounding (`kernels.epilogue`), and a
+residual's zero goes into the bias too. Refused are tensors that zeros are padded to, that two kinds of unit without
+such a bias read or write, and that the two-stage product of factors of any form reads: its middle has no bias.
 """
 
 from __future__ import annotations
@@ -15,31 +16,18 @@ from tvm import relax
 from tvm_ffn.graph import Network, Unit
 from tvm_ffn.unit_kinds import op_name
 
-OFFSET = -127
 
-
-def zero_points(
+def may_have_zero_point(
     network: Network, classes: Mapping[relax.Var, relax.Var], takes_offset: Callable[[Unit], bool]
-) -> dict[relax.Var, int]:
-    """The integer that stands for 0, for the variables where it is not 0. ``classes`` are those of equal scales,
-    ``takes_offset`` says which linear units may read such a tensor."""
-    refused = {classes[var] for var in (*network.parameters, *network.outputs) if var in classes}
+) -> set[relax.Var]:
+    """The representatives of the ``classes`` of equal scales that may; ``takes_offset`` says which linear units may
+    read such a tensor."""
+    refused = set()
     for unit in network.units:
-        if unit.output in classes and not _may_write(unit):
-            refused.add(classes[unit.output])
-        for var in unit.inputs:
-            if var in classes and not _may_read(unit, takes_offset):
-                refused.add(classes[var])
-    return {var: OFFSET for var, representative in classes.items() if representative not in refused}
-
-
-def _moves_values(unit: Unit) -> bool:
-    return unit.kind in ("concat", "max_pool2d") or (unit.kind == "view" and op_name(unit.call) != "relax.nn.pad")
-
-
-def _may_write(unit: Unit) -> bool:
-    return _moves_values(unit) or (unit.is_linear and unit.activation.lo == 0.0 and unit.activation.slope == 1.0)
-
-
-def _may_read(unit: Unit, takes_offset: Callable[[Unit], bool]) -> bool:
-    return takes_offset(unit) if unit.is_linear else _moves_values(unit)
+        if not unit.is_integer:
+            continue
+        if unit.kind in ("add", "affine") or op_name(unit.call) == "relax.nn.pad":
+            refused |= {*unit.reads, unit.output}
+        elif unit.is_linear and not takes_offset(unit):
+            refused |= {*unit.reads}
+    return {*classes.values()} - {classes[var] for var in refused if var in classes}

@@ -132,7 +132,8 @@ def test_only_requantisation_multiplies(shape: Ternary, name: str) -> None:
     found = multiplies(operator.prim_func("kernel"), target)
     assert not found.integer
     assert found.vector or found.scalar, "requantisation multiplies: this listing was not understood"
-    of_scales = 2 if shape.epilogue.residual else 1  # with a residual the scale itself is multiplied by 2^8
+    # With a residual the scale itself is multiplied by 2^8, for a leaky ReLU by the slope.
+    of_scales = 1 + shape.epilogue.residual + (shape.epilogue.slope != 1.0)
     assert len(found.vector) <= found.conversions * of_scales
     if hasattr(operator, "product"):
         executed = operator.product.multiplies * of_scales * operator.pixel_block

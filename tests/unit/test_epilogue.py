@@ -33,53 +33,53 @@ def clip(value: int, lo: int, hi: int) -> int:
     return min(max(value, lo), hi)
 
 
-def stored(
-    total: int, bias: int, scales: tuple[float, ...], bounds: tuple[int, int], residual: tuple[int, float] | None
-) -> int:
+def stored(total: int, bias: int, scale: float, spec: Epilogue, residual: tuple[int, float] | None = None) -> int:
     """The definition, one output at a time; `round` of a fraction takes ties to even."""
-    value = f32(total + bias)
-    factor = scales[-1] if value < 0 else scales[0]
+    assert spec.lo is not None and spec.hi is not None
+    value, bounds = f32(total + bias), (int(spec.lo), int(spec.hi))
+    factor = float(product(scale, float(np.float32(spec.slope)))) if value < 0 else scale
     if residual is None:
-        return clip(round(product(value, factor)), *bounds)
+        return clip(round(product(value, factor)) + spec.zero, *bounds)
     one = 1 << FRACTION_BITS
     terms = product(value, factor * one), product(residual[0], residual[1] * one)
     fixed = sum(clip(round(term), -int(WIDE), int(WIDE)) for term in terms)
-    return clip((fixed + one // 2) // one, *bounds)
+    return clip((fixed + one // 2) // one + spec.zero, *bounds)
 
 
-def run(
-    spec: Epilogue, total: int, bias: int, scales: tuple[float, ...], residual: tuple[int, float] | None = None
-) -> float:
+def run(spec: Epilogue, total: int, bias: int, scale: float, residual: tuple[int, float] | None = None) -> float:
     extra = None if residual is None else (np.array([residual[0]], np.int8), np.array([residual[1]], np.float32))
-    scale = np.array(scales, np.float32)[:, None]
-    out = apply_numpy(spec, np.array([total]), np.array([bias], np.int32), scale, extra)
+    out = apply_numpy(spec, np.array([total]), np.array([bias], np.int32), np.array([scale], np.float32), extra)
     assert out.dtype == spec.out_dtype
     return out[0].item()
 
 
 @given(TOTALS, BIASES, SCALES, BOUNDS)
 def test_plain(total: int, bias: int, scale: float, bounds: tuple[int, int]) -> None:
-    assert run(Epilogue("int8", *bounds), total, bias, (scale,)) == stored(total, bias, (scale,), bounds, None)
+    spec = Epilogue("int8", *bounds)
+    assert run(spec, total, bias, scale) == stored(total, bias, scale, spec)
 
 
-@given(TOTALS, BIASES, SCALES, SCALES, BOUNDS)
-def test_leaky(total: int, bias: int, scale: float, slope: float, bounds: tuple[int, int]) -> None:
-    scales = (scale, slope)
-    expected = stored(total, bias, scales, bounds, None)
-    assert run(Epilogue("int8", *bounds, leaky=True), total, bias, scales) == expected
+@given(TOTALS, BIASES, SCALES, st.floats(2.0**-10, 2.0), INT8, BOUNDS)
+def test_leaky_with_a_zero_point(
+    total: int, bias: int, scale: float, slope: float, zero: int, bounds: tuple[int, int]
+) -> None:
+    spec = Epilogue("int8", *bounds, slope, zero)
+    assert run(spec, total, bias, scale) == stored(total, bias, scale, spec)
 
 
-@given(TOTALS, BIASES, SCALES, INT8, SCALES, BOUNDS)
-def test_residual(total: int, bias: int, scale: float, item: int, item_scale: float, bounds: tuple[int, int]) -> None:
-    spec = Epilogue("int8", *bounds, residual=True)
+@given(TOTALS, BIASES, SCALES, INT8, SCALES, INT8, BOUNDS)
+def test_residual(
+    total: int, bias: int, scale: float, item: int, item_scale: float, zero: int, bounds: tuple[int, int]
+) -> None:
+    spec = Epilogue("int8", *bounds, zero=zero, residual=True)
     extra = (item, item_scale)
-    assert run(spec, total, bias, (scale,), extra) == stored(total, bias, (scale,), bounds, extra)
+    assert run(spec, total, bias, scale, extra) == stored(total, bias, scale, spec, extra)
 
 
 @given(st.integers(-1000, 1000), st.integers(-1000, 1000), st.floats(2.0**-12, 0.5, width=32), INT8, SCALES)
 def test_a_residual_is_added_in_real_numbers(total: int, bias: int, scale: float, item: int, item_scale: float) -> None:
     """The result is as near the real sum as 1 / 256 of a step for each of two roundings leaves it."""
-    found = run(Epilogue(residual=True), total, bias, (scale,), (item, item_scale))
+    found = run(Epilogue(residual=True), total, bias, scale, (item, item_scale))
     real = (total + bias) * Fraction(scale) + item * Fraction(item_scale)
     real = min(max(real, Fraction(-127)), Fraction(127))
     assert abs(found - real) <= Fraction(1, 2) + Fraction(2, 256)
@@ -88,8 +88,8 @@ def test_a_residual_is_added_in_real_numbers(total: int, bias: int, scale: float
 @given(TOTALS, BIASES, SCALES)
 def test_float_output_is_one_rounded_product(total: int, bias: int, scale: float) -> None:
     expected = float(product(f32(total + bias), scale))
-    assert run(Epilogue("float32", None, None), total, bias, (scale,)) == expected
-    assert run(Epilogue("float32", 0.0, 6.0), total, bias, (scale,)) == min(max(expected, 0.0), 6.0)
+    assert run(Epilogue("float32", None, None), total, bias, scale) == expected
+    assert run(Epilogue("float32", 0.0, 6.0), total, bias, scale) == min(max(expected, 0.0), 6.0)
 
 
 @given(TOTALS, SCALES, st.sampled_from([127, 511, 2047]))
@@ -101,33 +101,34 @@ def test_requantised_middle(total: int, scale: float, limit: int) -> None:
 
 @pytest.mark.parametrize(("total", "expected"), [(1, 0), (3, 2), (5, 2), (7, 4), (-1, 0), (-3, -2), (-5, -2), (-7, -4)])
 def test_halves_go_to_the_even_neighbour(total: int, expected: int) -> None:
-    assert run(Epilogue(), total, 0, (0.5,)) == expected
+    assert run(Epilogue(), total, 0, 0.5) == expected
     assert requantize_numpy(np.array([total]), np.array([0.5], np.float32), 511)[0] == expected
 
 
 def test_a_residual_sum_rounds_halves_up() -> None:
     """The shift of the fixed-point sum: 0.25 + 0.25, 0.75 + 0.75, and their negatives."""
-    found = [run(Epilogue(residual=True), n, 0, (0.25,), (n, 0.25)) for n in (1, 3, -1, -3)]
+    found = [run(Epilogue(residual=True), n, 0, 0.25, (n, 0.25)) for n in (1, 3, -1, -3)]
     assert found == [1, 2, 0, -1]
 
 
 def test_the_bounds_are_reached_and_kept() -> None:
-    assert run(Epilogue(), 10**9, 0, (1.0,)) == 127
-    assert run(Epilogue(), -(10**9), 0, (1.0,)) == -127
-    assert run(Epilogue(lo=0), -5, 0, (1.0,)) == 0
-    assert run(Epilogue(residual=True), 2**30, 2**29, (8.0,), (127, 8.0)) == 127
-    assert run(Epilogue(residual=True), -(2**30), -(2**29), (8.0,), (-127, 8.0)) == -127
+    assert run(Epilogue(), 10**9, 0, 1.0) == 127
+    assert run(Epilogue(), -(10**9), 0, 1.0) == -127
+    assert run(Epilogue(lo=0), -5, 0, 1.0) == 0
+    assert run(Epilogue(residual=True), 2**30, 2**29, 8.0, (127, 8.0)) == 127
+    assert run(Epilogue(residual=True), -(2**30), -(2**29), 8.0, (-127, 8.0)) == -127
 
 
 def test_the_sign_of_sum_and_bias_chooses_the_slope() -> None:
-    leaky = Epilogue(leaky=True)
-    assert run(leaky, 100, -60, (1.0, 0.25)) == 40
-    assert run(leaky, 60, -100, (1.0, 0.25)) == -10
-    assert run(leaky, -60, 100, (1.0, 0.25)) == 40
+    for zero in (0, -83):
+        leaky = Epilogue(slope=0.25, zero=zero)
+        assert run(leaky, 100, -60, 1.0) == 40 + zero
+        assert run(leaky, 60, -100, 1.0) == -10 + zero
+        assert run(leaky, -60, 100, 1.0) == 40 + zero
 
 
 def test_what_a_float_output_cannot_take() -> None:
-    for options in ({"residual": True}, {"leaky": True}):
+    for options in ({"residual": True}, {"slope": 0.1}, {"zero": 1}):
         with pytest.raises(ValueError, match="float32 output"):
             Epilogue("float32", None, None, **options)
     assert Epilogue().multiplies == 1

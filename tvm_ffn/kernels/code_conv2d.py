@@ -18,7 +18,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
 from tvm_ffn.kernels.codes import column_bounds
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
@@ -62,7 +62,7 @@ class CodeConv2d(CodeTiledConv2d):
         """Counts of ``pixels`` pixels; the instructions name every place, nothing is looked up."""
         adds = self.code_y.adds + self.code_x.adds
         scaled = self.terms + self.outputs * self.epilogue.multiplies
-        constants = 4 * self.terms + self.epilogue.constant_bytes * self.outputs
+        constants = 4 * self.terms + CONSTANT_BYTES * self.outputs
         code_bytes = self.code_y.code_bytes + self.code_x.code_bytes
         return Cost(pixels * adds, pixels * scaled, 0, code_bytes + constants)
 

@@ -21,7 +21,7 @@ from tvm_ffn.kernels.digit_lists import (
     unpack_digits,
 )
 from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 from tvm_ffn.kernels.work import Cost
@@ -51,7 +51,7 @@ class DigitsConv2d(TiledConv2d):
         """Counts of ``pixels`` pixels: one lookup and one addition a digit, and what ends the sums."""
         outputs = self.geometry.groups * self.outputs
         adds = digit_adds(self.digits, self.cut, outputs)
-        constants = self.lists + self.geometry.groups * self.longest + self.epilogue.constant_bytes * outputs
+        constants = self.lists + self.geometry.groups * self.longest + CONSTANT_BYTES * outputs
         return Cost(pixels * adds, pixels * outputs * self.epilogue.multiplies, pixels * self.digits, constants)
 
     def further_work(self, pixels: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ from tvm.tirx import Buffer
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.row_table import row_table_adds, row_table_sum, ternary_sum_numpy
 from tvm_ffn.kernels.work import Cost
 
@@ -36,7 +36,7 @@ class FactoredProduct:
 
     def arguments(self, b: KernelBuilder, out_shape: tuple[int, ...]) -> FactoredArguments:
         """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or
-        uint64, middle scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (1 or 2, groups, m) float32,
+        uint64, middle scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (groups, m) float32,
         with a residual its int8 tensor and float32 scale (1,), and the output."""
         e, cy, cx = self.epilogue, self.cut_y, self.cut_x
         return FactoredArguments(
@@ -44,7 +44,7 @@ class FactoredProduct:
             b.arg("middle_scale", (self.groups, self.terms), "float32"),
             b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.words), f"uint{8 * cx.word_bytes}"),
             b.arg("bias", (self.groups, self.outputs), "int32"),
-            b.arg("scale", (2 if e.leaky else 1, self.groups, self.outputs), "float32"),
+            b.arg("scale", (self.groups, self.outputs), "float32"),
             b.arg("residual", out_shape, "int8") if e.residual else None,
             b.arg("residual_scale", (1,), "float32") if e.residual else None,
             b.arg("out", out_shape, e.out_dtype),
@@ -88,7 +88,7 @@ class FactoredProduct:
             extra = None
             if residual is not None and a.residual_scale is not None:
                 extra = (residual(n, j, m, p), a.residual_scale[0])
-            return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], lambda i: a.scale[i, j, m], extra)
+            return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], a.scale[j, m], extra)
 
         return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)
 
@@ -112,7 +112,7 @@ class FactoredProduct:
     def constant_bytes(self) -> int:
         """Bytes of all arguments but activations and residual scale."""
         codes = self.cut_y.row_bytes * self.terms + self.cut_x.row_bytes * self.outputs
-        return self.groups * (codes + 4 * self.terms + self.epilogue.constant_bytes * self.outputs)
+        return self.groups * (codes + 4 * self.terms + CONSTANT_BYTES * self.outputs)
 
     def cost(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels."""
@@ -129,7 +129,7 @@ class FactoredProduct:
                 middle = ep.requantize_numpy(first, middle_scale[j][:, None], self.middle_limit)
                 second = ternary_sum_numpy(codes_x[j], self.cut_x, middle)
                 extra = (residual[n, j], parameters[5]) if residual is not None else None
-                out[n, j] = ep.apply_numpy(self.epilogue, second, bias[j][:, None], scale[:, j, :, None], extra)
+                out[n, j] = ep.apply_numpy(self.epilogue, second, bias[j][:, None], scale[j][:, None], extra)
         return out
 
 

@@ -11,6 +11,7 @@ from tvm.tirx import Buffer
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import sequence
 from tvm_ffn.kernels.dot_sum import DotCut, DotTile, dot_sum
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES
 from tvm_ffn.kernels.planes import image_planes
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 from tvm_ffn.kernels.work import Cost, Executed
@@ -56,7 +57,7 @@ class Int8Conv2d(TiledConv2d):
     def _cost(self, pixels: int, products: int) -> Cost:
         """Counts of ``pixels`` pixels with ``products`` a pixel and group."""
         groups, outputs = self.geometry.groups, self.geometry.groups * self.outputs
-        constants = groups * self.cut.size + outputs * self.epilogue.constant_bytes
+        constants = groups * self.cut.size + outputs * CONSTANT_BYTES
         scaled = outputs * self.epilogue.multiplies
         return Cost(pixels * groups * products, pixels * (groups * products + scaled), 0, constants)
 

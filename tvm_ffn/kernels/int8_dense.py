@@ -17,7 +17,7 @@ from tvm.tirx import Buffer, PrimFunc
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import DOTS, Dot, sequence
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.work import Cost, Executed
 
 MOST_ROWS = 4
@@ -90,7 +90,7 @@ class Int8Dense:
 
     def _cost(self, products: int) -> Cost:
         e, outputs = self.epilogue, self._blocks * self.tile.outputs
-        constants = outputs * self._steps * self.tile.dot.width + self.outputs * e.constant_bytes
+        constants = outputs * self._steps * self.tile.dot.width + self.outputs * CONSTANT_BYTES
         return Cost(products, products + self.rows * self.outputs * e.multiplies, 0, constants)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
@@ -102,14 +102,14 @@ class Int8Dense:
         return np.ascontiguousarray(apart).reshape(self._blocks, self._steps, -1)
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1 or 2, 1, m),
+        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
         e, width = self.epilogue, self.tile.dot.width
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         weight = b.arg("weight", (self._blocks, self._steps, self.tile.outputs * width), "int8")
         bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
+        scale = b.arg("scale", (1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
@@ -124,7 +124,7 @@ class Int8Dense:
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, total[r, m], bias[0, m], lambda i: scale[i, 0, m], pair)
+            return ep.apply(e, total[r, m], bias[0, m], scale[0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()

@@ -21,7 +21,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
 from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
@@ -56,7 +56,7 @@ class PlanesConv2d(CodeTiledConv2d):
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
         adds = self.code.adds + (self.planes - 1) * self.outputs
-        constants = self.epilogue.constant_bytes * self.outputs
+        constants = CONSTANT_BYTES * self.outputs
         multiplies = self.outputs * self.epilogue.multiplies
         return Cost(pixels * adds, pixels * multiplies, 0, self.code.code_bytes + constants)
 

@@ -39,7 +39,7 @@ class Add:
 
         def value(*i: Any) -> Any:
             pair = (second[i], second_scale[0])
-            return ep.apply(self.epilogue, T.Cast("int32", first[i]), T.int32(0), lambda _: first_scale[0], pair)
+            return ep.apply(self.epilogue, T.Cast("int32", first[i]), T.int32(0), first_scale[0], pair)
 
         b.compute("store", self.shape, "int8", value, out=out)
         return b.finish()
@@ -92,31 +92,34 @@ class Affine:
 
 @dataclass(frozen=True)
 class Rescale:
-    """``epilogue(x)`` of a tensor: another scale, a ReLU, a clip, a leaky ReLU, int8 to float32 or float32 to int8."""
+    """``epilogue(x - zero)`` of a tensor: another scale, a ReLU, a clip, a leaky ReLU, int8 to float32 or float32 to
+    int8; ``zero`` is the integer that stands for 0 in an int8 tensor."""
 
     shape: Shape
     in_dtype: str
     epilogue: Epilogue
+    zero: int = 0
 
     @property
     def out_shape(self) -> Shape:
         return self.shape
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x, scale float32 (1,) or (2,) for a leaky ReLU, out."""
+        """Arguments: x, scale float32 (1,), out."""
         b = KernelBuilder(name, {"ffn.op": "rescale"})
         x = b.arg("x", self.shape, self.in_dtype)
-        scale = b.arg("scale", (2 if self.epilogue.leaky else 1,), "float32")
+        scale = b.arg("scale", (1,), "float32")
         out = b.arg("out", self.shape, self.epilogue.out_dtype)
-        zero = T.int32(0) if self.in_dtype == "int8" else T.float32(0)
+        bias = T.int32(-self.zero) if self.in_dtype == "int8" else T.float32(0)
         kind = "int32" if self.in_dtype == "int8" else "float32"
 
         def value(*i: Any) -> Any:
-            return ep.apply(self.epilogue, T.Cast(kind, x[i]), zero, lambda s: scale[s])
+            return ep.apply(self.epilogue, T.Cast(kind, x[i]), bias, scale[0])
 
         b.compute("store", self.shape, self.epilogue.out_dtype, value, out=out)
         return b.finish()
 
     def reference(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
-        return ep.apply_numpy(self.epilogue, x, np.zeros((), x.dtype), scale)
+        bias = np.array(-self.zero, np.int32 if self.in_dtype == "int8" else np.float32)
+        return ep.apply_numpy(self.epilogue, x, bias, scale)

@@ -1,7 +1,8 @@
 """Pooling of int8 tensors, separable: first down the columns (contiguous vectors), then along the rows.
 
 max:      y = max over the window (the scale does not change)
-average:  y = clip(rint(sum * scale[h, w]), -127, 127), scale holds 1 / count and the ratio of the two scales
+average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ratio of the two scales, bias[h, w] what
+          the zero point of the input adds to the sum
 """
 
 from __future__ import annotations
@@ -115,20 +116,21 @@ class AvgPool2d:
         return self.window.out_shape
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 NCHW, scale float32 (out_height, out_width), out."""
+        """Arguments: x int8 NCHW, bias int32 and scale float32 (out_height, out_width), out."""
         b = KernelBuilder(name, {"ffn.op": "avg_pool2d"})
         x = b.arg("x", self.window.shape, "int8")
+        bias = b.arg("bias", self.window.out_size, "int32")
         scale = b.arg("scale", self.window.out_size, "float32")
         out = b.arg("out", self.out_shape, self.epilogue.out_dtype)
         total = self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
 
         def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
-            return ep.apply(self.epilogue, total[n, c, h, w], T.int32(0), lambda _: scale[h, w])
+            return ep.apply(self.epilogue, total[n, c, h, w], bias[h, w], scale[h, w])
 
         b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=out)
         return b.finish()
 
-    def reference(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def reference(self, x: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
         total = self.window.fold_numpy(x, np.add, 0)
-        return ep.apply_numpy(self.epilogue, total, np.zeros((), np.int32), scale[None])
+        return ep.apply_numpy(self.epilogue, total, bias, scale)

@@ -18,7 +18,7 @@ from tvm.tirx import Buffer, PrimFunc
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments, unpack_masks
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.work import Cost, Executed
 
 WORD = 16
@@ -59,12 +59,12 @@ class TernaryGemv:
         """Counts with ``adds`` a row of activations."""
         multiplies = self.rows * (self.terms + self.outputs * self.epilogue.multiplies)
         masks = (_blocks(self.terms) * self.inputs + _blocks(self.outputs) * self.terms) * 2 * LANES // 8
-        constants = 4 * self.terms + self.epilogue.constant_bytes * self.outputs
+        constants = 4 * self.terms + CONSTANT_BYTES * self.outputs
         return Cost(self.rows * adds, multiplies, 0, masks + constants)
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), masks of Y^T uint16 (blocks, n, 2, words), middle scale (1, k) float32, masks of
-        X, bias (1, m) int32, scale (1 or 2, 1, m) float32, [residual int8 (rows, m), its scale (1,)], out (rows, m)."""
+        X, bias (1, m) int32, scale (1, m) float32, [residual int8 (rows, m), its scale (1,)], out (rows, m)."""
         e = self.epilogue
         b = KernelBuilder(name, {"ffn.op": "ternary_gemv"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
@@ -72,7 +72,7 @@ class TernaryGemv:
         middle_scale = b.arg("middle_scale", (1, self.terms), "float32")
         masks_x = b.arg("masks_x", (_blocks(self.outputs), self.terms, 2, WORDS), "uint16")
         bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, 1, self.outputs), "float32")
+        scale = b.arg("scale", (1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
@@ -91,7 +91,7 @@ class TernaryGemv:
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
             total = second[r, m // LANES, m % LANES // WORD, m % WORD]
-            return ep.apply(e, total, bias[0, m], lambda i: scale[i, 0, m], pair)
+            return ep.apply(e, total, bias[0, m], scale[0, m], pair)
 
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()

@@ -103,14 +103,14 @@ class TiledConv2d(ABC):
         return self.geometry.blocks(self.pixel_block) * self.pixel_block
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (1 or 2, groups,
-        m), [residual int8 like the output, its scale float32 (1,)], out."""
+        """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (groups, m),
+        [residual int8 like the output, its scale float32 (1,)], out."""
         g, e = self.geometry, self.epilogue
         b = KernelBuilder(name, {"ffn.op": self.op, "ffn.pixel_block": self.pixel_block})
         x = b.arg("x", self.in_shape, "int8")
         arguments = self.arguments(b)
         bias = b.arg("bias", (g.groups, self.outputs), "int32")
-        scale = b.arg("scale", (2 if e.leaky else 1, g.groups, self.outputs), "float32")
+        scale = b.arg("scale", (g.groups, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
         residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
         out = b.arg("out", self.out_shape, e.out_dtype)
@@ -125,7 +125,7 @@ class TiledConv2d(ABC):
                 pair = None
                 if extra is not None and residual_scale is not None:
                     pair = (extra[n, j * self.outputs + m, start + p], residual_scale[0])
-                return ep.apply(e, total(m, p), bias[j, m], lambda i: scale[i, j, m], pair)
+                return ep.apply(e, total(m, p), bias[j, m], scale[j, m], pair)
 
             shape = (self.outputs, self.pixel_block)
             b.compute(
@@ -164,5 +164,5 @@ class TiledConv2d(ABC):
         own, rest = arguments[: self.argument_count], arguments[self.argument_count :]
         total = self.sums_numpy(im2col_numpy(x, self.geometry).astype(np.int64), own)
         extra = (rest[2].reshape(total.shape), rest[3]) if self.epilogue.residual else None
-        bias, scale = rest[0][None, :, :, None], rest[1][:, None, :, :, None]
+        bias, scale = rest[0][None, :, :, None], rest[1][None, :, :, None]
         return ep.apply_numpy(self.epilogue, total, bias, scale, extra)

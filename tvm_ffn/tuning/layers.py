@@ -29,7 +29,7 @@ def tasks_of(quantized: QuantizedNetwork, plans: KernelPlans) -> dict[Unit, Task
             "float32" if is_float else "int8",
             None if is_float else -127.0,
             None if is_float else 127.0,
-            leaky=unit.activation.slope != 1.0,
+            slope=1.0 if is_float else unit.activation.slope,
             residual=unit.residual is not None,
         )
         found[unit] = Task(

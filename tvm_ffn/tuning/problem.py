@@ -41,7 +41,7 @@ class Problem:
         """Arguments of the kernel's function but for the output."""
         t = self.task
         bias = np.zeros((t.groups, t.outputs), np.int32)
-        scale = np.full((2 if t.epilogue.leaky else 1, t.groups, t.outputs), self._scale, np.float32)
+        scale = np.full((t.groups, t.outputs), self._scale, np.float32)
         values = (self._activation, *kernel.weights, bias, scale)
         if not t.epilogue.residual:
             return values

@@ -51,7 +51,7 @@ class Task:
     @cached_property
     def key(self) -> str:
         """The same for tasks that differ by density and bounds of the output only."""
-        bare = Epilogue(self.epilogue.out_dtype, leaky=self.epilogue.leaky, residual=self.epilogue.residual)
+        bare = Epilogue(self.epilogue.out_dtype, slope=self.epilogue.slope, residual=self.epilogue.residual)
         geometry = self.geometry and replace(self.geometry, pad_value=0)
         return json.dumps(asdict(replace(self, density=1.0, epilogue=bare, geometry=geometry)), sort_keys=True)
 
@@ -65,7 +65,7 @@ class Task:
             return f"{self.form}{terms} dense {channels} x{self.rows}"
         kernel = "x".join(map(str, g.kernel)) + (f"/{g.strides[0]}" if g.strides != (1, 1) else "")
         grouped = f" g{self.groups}" if self.groups > 1 else ""
-        extra = "".join(f" +{what}" for what in ("residual", "leaky") if getattr(self.epilogue, what))
+        extra = " +residual" * self.epilogue.residual + " leaky" * (self.epilogue.slope != 1.0)
         code = " as code" if self.code else ""
         return f"{self.form}{terms} conv {kernel} {channels}{grouped} @{g.out_height}x{g.out_width}{extra}{code}"
 
