@@ -1,4 +1,4 @@
-"""The peers of a whole model: onnxruntime and OpenVINO, fp32 and int8, as functions that run one sample on one thread.
+"""The peers of a whole model: onnxruntime and OpenVINO, fp32 and int8, as functions that run one sample.
 
 int8 is onnxruntime's static quantisation to a QDQ graph (weights int8 per channel, activations uint8: the fastest form
 for both), which OpenVINO reads too; where NNCF is installed, OpenVINO's int8 model is NNCF's instead.
@@ -22,18 +22,20 @@ PER_CHANNEL_OPSET = 13  # the first whose DequantizeLinear knows an axis
 QUANTIZER = "NNCF" if importlib.util.find_spec("nncf") else "QDQ"  # whose int8 model OpenVINO runs
 
 
-def onnxruntime_run(model: onnx.ModelProto, inputs: Inputs) -> Run:
+def onnxruntime_run(model: onnx.ModelProto, inputs: Inputs, threads: int = 1) -> Run:
     """The model in onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, dict(inputs))
 
 
-def openvino_run(model: onnx.ModelProto, inputs: Inputs, calibration: list[Inputs] | None = None) -> Run:
+def openvino_run(
+    model: onnx.ModelProto, inputs: Inputs, calibration: list[Inputs] | None = None, threads: int = 1
+) -> Run:
     """The model in OpenVINO; with ``calibration`` samples it is quantised with NNCF first."""
     import openvino
 
@@ -44,7 +46,7 @@ def openvino_run(model: onnx.ModelProto, inputs: Inputs, calibration: list[Input
 
         read = nncf.quantize(read, nncf.Dataset(calibration), subset_size=len(calibration))
     properties = {
-        "INFERENCE_NUM_THREADS": 1,
+        "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
@@ -87,16 +89,20 @@ def _with_opset(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
     return model if max(versions) >= least else onnx.version_converter.convert_version(model, least)
 
 
-def peer_runs(model: onnx.ModelProto, inputs: Inputs, calibration: list[Inputs], names: list[str]) -> dict[str, Run]:
+def peer_runs(
+    model: onnx.ModelProto, inputs: Inputs, calibration: list[Inputs], names: list[str], threads: int = 1
+) -> dict[str, Run]:
     """The peers called ``names``, of "ort fp32", "ort int8", "openvino fp32", "openvino int8"."""
     quantizing = "ort int8" in names or ("openvino int8" in names and QUANTIZER == "QDQ")
     int8 = quantized(model, calibration) if quantizing else model
     made: dict[str, Callable[[], Run]] = {
-        "ort fp32": lambda: onnxruntime_run(model, inputs),
-        "ort int8": lambda: onnxruntime_run(int8, inputs),
-        "openvino fp32": lambda: openvino_run(model, inputs),
+        "ort fp32": lambda: onnxruntime_run(model, inputs, threads),
+        "ort int8": lambda: onnxruntime_run(int8, inputs, threads),
+        "openvino fp32": lambda: openvino_run(model, inputs, threads=threads),
         "openvino int8": lambda: (
-            openvino_run(int8, inputs) if QUANTIZER == "QDQ" else openvino_run(model, inputs, calibration)
+            openvino_run(int8, inputs, threads=threads)
+            if QUANTIZER == "QDQ"
+            else openvino_run(model, inputs, calibration, threads)
         ),
     }
     return {name: made[name]() for name in names}

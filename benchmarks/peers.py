@@ -1,11 +1,13 @@
-"""Whole models beside onnxruntime and OpenVINO: one core, one thread, one sample, all in turn in one process.
+"""Whole models beside onnxruntime and OpenVINO: one core and thread, or more, one sample, all in turn in one process.
 
     python -m benchmarks.peers resnet50 squeezenet path/to/model.onnx --cpu 1 --json OUT.json
     python -m benchmarks.peers resnet50 --isa avx2 --layers
+    python -m benchmarks.peers resnet50 --threads 2
 
 A model is a file or one of ``models.LIGHT``. Ours has random factors (`tvm_ffn.synthetic`): right for speed, not for
 accuracy. The clock is the process's CPU time, which on one thread is the latency without the time that other processes
-had the core. Ratios are of medians, in brackets of minima; below 1 is faster. With ``--isa avx2`` ours is built for
+had the core; on several it is the time of day, each call after a pause in which the threads of the one before stop
+spinning. Ratios are of medians, in brackets of minima; below 1 is faster. With ``--isa avx2`` ours is built for
 x86-64-v3 and OpenVINO told to use no more than AVX2 (onnxruntime cannot be told).
 """
 
@@ -19,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+PAUSE = 0.03  # seconds: longer than any of the runtimes' threads wait for work before they sleep
 TARGETS = {"native": "llvm", "avx2": "llvm -mcpu=x86-64-v3"}
 PEERS = {
     "native": ["ort fp32", "ort int8", "openvino fp32", "openvino int8"],
@@ -38,13 +41,14 @@ def main() -> None:
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
     parser.add_argument("--peers", nargs="*", help="names of the peers to run (default: all of the ISA)")
     parser.add_argument("--repeat", type=int, default=20)
-    parser.add_argument("--cpu", type=int, default=0, help="the core everything runs on")
+    parser.add_argument("--cpu", type=int, default=0, help="the first core everything runs on")
+    parser.add_argument("--threads", type=int, default=1, help="as many cores")
     parser.add_argument("--layers", action="store_true", help="also the time of every kernel of ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # All of it before any runtime is imported: they read the environment and count the cores then.
-    os.sched_setaffinity(0, {options.cpu})
-    os.environ["TVM_NUM_THREADS"] = "1"
+    os.sched_setaffinity(0, range(options.cpu, options.cpu + options.threads))
+    os.environ["TVM_NUM_THREADS"] = str(options.threads)
     if options.isa == "avx2":
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     results = {}
@@ -65,7 +69,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     samples = random_samples(model, 3)
     start = time.perf_counter()
     peers = PEERS[options.isa] if options.peers is None else options.peers
-    runs = peer_runs(model, samples[0], samples, peers)
+    runs = peer_runs(model, samples[0], samples, peers, options.threads)
     prepared = {"peers": time.perf_counter() - start}
     modules = {}
     for ratio in options.rank_ratio:
@@ -77,7 +81,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for key, built in modules.items():
         inputs = {info.name: value for info, value in zip(built.inputs, samples[0].values(), strict=True)}
         runs[key] = lambda built=built, inputs=inputs: built.run(inputs)
-    times = interleaved(runs, options.repeat, clock=time.process_time)
+    if options.threads == 1:
+        times = interleaved(runs, options.repeat, clock=time.process_time)
+    else:
+        times = interleaved(runs, options.repeat, pause=PAUSE)
     result: dict[str, Any] = {
         "median_ms": {key: statistics.median(values) for key, values in times.items()},
         "min_ms": {key: min(values) for key, values in times.items()},
@@ -86,6 +93,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": prepared,
         "openvino_int8": QUANTIZER,
         "isa": options.isa,
+        "threads": options.threads,
         "repeat": options.repeat,
     }
     if options.layers:
@@ -115,7 +123,7 @@ def table(name: str, result: dict[str, Any]) -> str:
     medians, minima = result["median_ms"], result["min_ms"]
     ours = list(result["weight_bytes"])
     peers = [key for key in medians if key not in ours]
-    lines = [f"{name} ({result['isa']}; OpenVINO int8 from {result['openvino_int8']})"]
+    lines = [f"{name} ({result['isa']}; threads: {result['threads']}; OpenVINO int8 from {result['openvino_int8']})"]
     lines.append(f"{'':14}{'median':>9}{'min':>9}" + "".join(f"{'/ ' + peer:>17}" for peer in peers) + f"{'MB':>8}")
     for key in medians:
         line = f"{key:14}{medians[key]:9.3f}{minima[key]:9.3f}"

@@ -95,12 +95,14 @@ def interleaved(
     repeat: int,
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Call every function in turn, ``repeat`` rounds, and return the milliseconds of each call by name; ``clock`` gives
-    seconds."""
+    seconds. The ``pause`` in seconds before a call lets threads of the one before stop spinning."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + repeat):
         for name, run in runs.items():
+            time.sleep(pause)
             start = clock()
             run()
             if turn >= warmup:
