@@ -95,7 +95,7 @@ class Session:
         bench: Bench,
     ) -> None:
         deadline = time.monotonic() + self.seconds
-        with _quick_import(), _quiet():
+        with quick_import(), _quiet():
             contexts = [
                 ms.TuneContext(
                     workload(task),
@@ -175,7 +175,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quick_import() -> Iterator[None]:
+def quick_import() -> Iterator[None]:
     """TVM's tensor intrinsics, which a TuneContext imports, call ``inspect.stack`` hundreds of times; it reads source
     files for lines that nobody looks at: 15 seconds, without them 2."""
 
