@@ -4,8 +4,8 @@
 
 Every runtime runs in a process of its own, several times in turn: "import" of the runtime's Python package, "load" of
 the stored model until its first result is there (ours checks the hashes of the artefact's files as well), "peak" is the
-process's largest resident set, and "import MB" that after the import. Ours has random weights (`random_network`) and no
-compiler library. Medians; one core.
+process's largest resident set, and "import MB" that after the import. Ours has random weights (`tvm_ffn.synthetic`)
+and no compiler library. Medians; one core.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, float
 
     from benchmarks.models import light_model, load_onnx
     from benchmarks.peer_runtimes import quantized, random_samples
-    from benchmarks.random_network import random_compilation
     from tvm_ffn import targets
     from tvm_ffn.compiler import finish
     from tvm_ffn.config import FFNConfig
     from tvm_ffn.pipeline import run
+    from tvm_ffn.synthetic import random_compilation
 
     model = load_onnx(Path(name)) if Path(name).exists() else light_model(name)
     samples = random_samples(model, 3)
@@ -75,7 +75,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, float
         for ratio in options.rank_ratio:
             for mode in options.optimize:
                 config = FFNConfig(rank_ratio=ratio or None, optimize=mode)
-                built = finish(run(random_compilation(model, targets.parse_target("llvm"), config), start_at="rewrite"))
+                built = finish(run(random_compilation(model, targets.parse_target("llvm"), config), start_at="choose"))
                 key = f"{mode} {ratio:g}" if ratio else f"{mode} planes"
                 built.save(Path(folder) / key)
                 stored[key] = ("ours", Path(folder) / key)
