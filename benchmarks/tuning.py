@@ -79,6 +79,7 @@ def whole_model(options: argparse.Namespace) -> dict[str, Any]:
     """Tune, build with and without what was found, and time both in turn, with TVM's own tuned fp32 module."""
     import tvm_ffn
     from tvm_ffn import targets
+    from tvm_ffn.bench import interleaved
     from tvm_ffn.compiler import finish
     from tvm_ffn.feeds import random_inputs
     from tvm_ffn.pipeline import run
@@ -107,13 +108,8 @@ def whole_model(options: argparse.Namespace) -> dict[str, Any]:
         start = time.monotonic()
         runs["tvm fp32"] = tvm_fp32(options.model, target, options.work_dir / "tvm", options.tvm_trials)
         result["tvm_tune_seconds"] = time.monotonic() - start
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(31):
-        for name, call in runs.items():
-            start = time.process_time()
-            call()
-            times[name].append(time.process_time() - start)
-    medians = {name: statistics.median(values[1:]) * 1e3 for name, values in times.items()}
+    times = interleaved(runs, 30, warmup=1, clock=time.process_time)
+    medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = {name: value / medians["default"] for name, value in medians.items()}
     return {**result, "median_ms": medians, "to_default": ratios}
 
@@ -182,7 +178,8 @@ def tvm_fp32(model: Path, target: Any, work_dir: Path, trials: int) -> Any:
                 results.append(Done(float(timer(*tensors).median)))
             return results
 
-    with quick_import(), own:
+    quick_import()
+    with own:
         mod = tvm.transform.Sequential([relax.transform.FoldBatchnormToConv2D(), relax.transform.FoldConstant()])(
             from_onnx(proto)
         )

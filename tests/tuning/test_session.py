@@ -141,7 +141,7 @@ def test_a_killed_session_goes_on_where_it_was(tmp_path: Path, board: LocalBoard
     with records.open("ab") as stream:  # as if the last record had been on its way
         stream.write(known.splitlines()[-1][:50])
     with open_database(folder, TARGET) as database:
-        kept = history(database, task)
+        kept = history(database)[task]
     assert len(kept) == known.count(b"\n") < 24
 
     [resumed] = session({task: 1}, folder, board, 24, measure=made_up).run()
@@ -149,7 +149,7 @@ def test_a_killed_session_goes_on_where_it_was(tmp_path: Path, board: LocalBoard
     assert records.read_bytes().startswith(known)
     for place in ("whole", "killed"):
         with open_database(tmp_path / place, TARGET) as database:
-            found = {json.dumps(point): seconds for point, seconds in history(database, task)}
+            found = {json.dumps(point): seconds for point, seconds in history(database)[task]}
         assert len(found) == 24
     assert np.isclose(resumed.tuned.seconds, min(found.values()))  # type: ignore[union-attr]
 

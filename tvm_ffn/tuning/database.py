@@ -69,14 +69,14 @@ def check_target(folder: Path, target: tvm.target.Target) -> None:
         )
 
 
-def history(database: ms.database.Database, task: Task) -> list[tuple[dict[str, int], float]]:
-    """The task's records: decisions and seconds (`FAILED` or more: it failed)."""
-    found = []
+def history(database: ms.database.Database) -> dict[Task, list[tuple[dict[str, int], float]]]:
+    """The records of each task: decisions and seconds (`FAILED` or more: it failed)."""
+    found: dict[Task, list[tuple[dict[str, int], float]]] = {}
     for record in database.get_all_tuning_records():
         mod = record.workload.mod
-        if TASK_ATTRIBUTE in mod["main"].attrs and task_of(mod) == task:
+        if TASK_ATTRIBUTE in mod["main"].attrs:
             seconds = float(record.run_secs[0]) if record.run_secs else FAILED
-            found.append((point_of(record.as_measure_candidate().sch.mod), seconds))
+            found.setdefault(task_of(mod), []).append((point_of(record.as_measure_candidate().sch.mod), seconds))
     return found
 
 

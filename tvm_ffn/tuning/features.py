@@ -28,11 +28,11 @@ class DecisionFeatures(ms.feature_extractor.PyFeatureExtractor):
         return [tvm.runtime.tensor(row) for row in rows]
 
 
-def cost_model(threads: int = 1) -> ms.cost_model.CostModel:
+def cost_model() -> ms.cost_model.CostModel:
     """MetaSchedule's XGBoost model on decisions."""
     return ms.cost_model.XGBModel(
         extractor=DecisionFeatures(),
-        config=ms.cost_model.xgb_model.XGBConfig(max_depth=6, eta=0.2, nthread=threads, seed=0),
+        config=ms.cost_model.xgb_model.XGBConfig(max_depth=6, eta=0.2, nthread=1, seed=0),
         num_warmup_samples=WARM,
         early_stopping_rounds=10,
         adaptive_training=False,

@@ -69,12 +69,13 @@ class Session:
         open_tasks = {task: search for task, search in searches.items() if search.space.size > 1}
         candidates = CandidateBuilder(self.target, self.plan)
         with open_database(self.folder, self.target) as database:
+            known = history(database)
             for task, search in open_tasks.items():
-                for point, seconds in history(database, task):
+                for point, seconds in known.get(task, ()):
                     if search.space.has(point):
                         search.tell(point, seconds)
             table = TunedTable.read(self.folder / TABLE_FILE)
-            with _closing(Bench(self.boards, self.measure)) as bench:
+            with contextlib.closing(Bench(self.boards, self.measure)) as bench:
                 if open_tasks:
                     self._search(open_tasks, database, candidates, bench)
                 for task, search in open_tasks.items():
@@ -95,7 +96,8 @@ class Session:
         bench: Bench,
     ) -> None:
         deadline = time.monotonic() + self.seconds
-        with quick_import(), _quiet():
+        quick_import()
+        with _quiet():
             contexts = [
                 ms.TuneContext(
                     workload(task),
@@ -155,14 +157,6 @@ def play_off(task: Task, search: Search, candidates: CandidateBuilder, bench: Be
 
 
 @contextlib.contextmanager
-def _closing(bench: Bench) -> Iterator[Bench]:
-    try:
-        yield bench
-    finally:
-        bench.close()
-
-
-@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """MetaSchedule's tables of progress off: there is one of ours."""
     logger = logging.getLogger("tvm.s_tir.meta_schedule")
@@ -174,8 +168,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-@contextlib.contextmanager
-def quick_import() -> Iterator[None]:
+def quick_import() -> None:
     """TVM's tensor intrinsics, which a TuneContext imports, call ``inspect.stack`` hundreds of times; it reads source
     files for lines that nobody looks at: 15 seconds, without them 2."""
 
@@ -189,4 +182,3 @@ def quick_import() -> Iterator[None]:
 
     with mock.patch.object(inspect, "stack", stack):
         import tvm.s_tir.tensor_intrin  # noqa: F401
-    yield
