@@ -86,7 +86,8 @@ class DigitsMatmul:
 
 @dataclass(frozen=True)
 class TernaryMatmul:
-    """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables) or "masks" (bit masks)."""
+    """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables), "masks" (bit masks) or
+    "lut" (tables over outputs, targets with such a kernel only)."""
 
     name: str
     kernel: str
@@ -247,6 +248,13 @@ TERNARY_MATMULS = (
     TernaryMatmul("gemv-zero", "masks", 2, 30, 17, 15, LEAKY_ZERO),
     TernaryMatmul("gemv-segments-that-do-not-divide", "masks", 1, 523, 141, 64, zeros=0.0),
     TernaryMatmul("gemv-wide-middle-float", "masks", 7, 65, 129, 10, FLOAT, middle_limit=2047),
+    TernaryMatmul("lut", "lut", 1, 10, 7, 5),
+    TernaryMatmul("lut-one", "lut", 1, 1, 1, 1),
+    TernaryMatmul("lut-rows-residual", "lut", 3, 90, 70, 65, RESIDUAL),
+    TernaryMatmul("lut-segments", "lut", 2, 700, 150, 330, LEAKY, zeros=0.2),
+    TernaryMatmul("lut-zero", "lut", 2, 30, 17, 15, LEAKY_ZERO),
+    TernaryMatmul("lut-segments-that-do-not-divide", "lut", 1, 523, 141, 64, zeros=0.0),
+    TernaryMatmul("lut-wide-middle-float", "lut", 7, 65, 129, 10, FLOAT, middle_limit=2047),
 )
 
 INT8_LAYERS = (
@@ -366,6 +374,7 @@ LAYERS = (
     ),
     TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
     TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),
+    TernaryMatmul("lut-9216x4096-ratio1.0", "lut", 1, 9216, 4096, 4096, RELU, benchmark=True),
     TernaryMatmul("dense-197x768x768-ratio1.0", "rows", 197, 768, 768, 768, RESIDUAL, benchmark=True),
     Int8Conv(
         "int8-conv7x7-3to64at224", ConvGeometry(1, 3, 224, 224, (7, 7), (2, 2), (3, 3, 3, 3)), 64, RELU, benchmark=True

@@ -9,6 +9,7 @@ from typing import Any
 INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
 GEMV_KERNEL = "masks"
+LUT_KERNEL = "lut"
 CODE_KERNEL = "code"
 PLANES_KERNEL = "planes"
 DIGITS_KERNEL = "digits"
@@ -28,7 +29,8 @@ class KernelPlan:
     outputs of a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
-    ``dense_vectors`` of outputs in registers, at most.
+    ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
+    that share a table of sums (0: masks instead).
     """
 
     isa: str = ""
@@ -46,6 +48,7 @@ class KernelPlan:
     dot_groups: int = 8
     dot_chunk: int = 512
     dense_vectors: int = 8
+    lut_vectors: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,4 +74,5 @@ def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
     dot = "neon" if architecture == "aarch64" else dot
     digit_vectors = 4 if vector_bytes == 64 else 16 if architecture == "aarch64" else 8
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
-    return KernelPlan(chunk=chunk, dot=dot, isa=isa, lanes=vector_bytes // 2, digit_vectors=digit_vectors)
+    lut_vectors = 8 if isa == "avx512" else 0
+    return KernelPlan(isa, dot, vector_bytes // 2, chunk=chunk, digit_vectors=digit_vectors, lut_vectors=lut_vectors)

@@ -31,6 +31,7 @@ SEGMENTED = (
     "digits-conv3x3-segments-float",
     "dense-rows-segments-float",
     "gemv-segments",
+    "lut-segments",
     "gemv-wide-middle-float",  # of X only
 )
 

@@ -57,6 +57,9 @@ NAMES = (
     "gemv",
     "gemv-rows-residual",
     "gemv-segments",
+    "lut",
+    "lut-rows-residual",
+    "lut-segments",
 )
 Ternary = shapes.TernaryConv | shapes.PlanesConv | shapes.DigitsConv | shapes.DigitsMatmul | shapes.TernaryMatmul
 RECORDS = {shape.name: shape for shape in shapes.tested()}
