@@ -16,6 +16,7 @@ from benchmarks.shapes import (
     DigitsMatmul,
     Int8Conv,
     Int8Matmul,
+    Joined,
     PlanesConv,
     Pointwise,
     Pool,
@@ -24,6 +25,7 @@ from benchmarks.shapes import (
     TernaryMatmul,
 )
 from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
@@ -163,8 +165,8 @@ def _int8(
     weight = np.zeros((inputs[0], shape.outputs, inputs[1]), np.int8)
     operator = int8_kernel(place, weight, shape.epilogue, plan).operator
 
-    def packed(weight: np.ndarray) -> np.ndarray:
-        return int8_kernel(place, weight, shape.epilogue, plan).weights[0]
+    def packed(weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        return int8_kernel(place, weight, shape.epilogue, plan).weights
 
     return KernelCase(operator, int8_runs(shape, rng, size, columns, packed, operator.out_shape))
 
@@ -214,6 +216,12 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
     runs = {name: (x, one_scale(0.83)) for name, x in inputs.items()}
     runs["ties"] = (inputs.get("integers", images[TYPICAL]), one_scale(0.5))
     return KernelCase(Rescale(size, shape.in_dtype, epilogue, shape.zero), runs)
+
+
+@_case.register
+def _joined(shape: Joined, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    parts = [rng.integers(-LIMIT, LIMIT + 1, size).astype(np.int8) for size in shape.shapes]
+    return KernelCase(Concat(shape.shapes, shape.axis), {TYPICAL: tuple(parts)})
 
 
 def _columns(geometry: ConvGeometry) -> Columns:

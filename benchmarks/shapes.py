@@ -149,7 +149,18 @@ class Pointwise:
     benchmark: bool = False
 
 
-Shape = TernaryConv | PlanesConv | DigitsConv | DigitsMatmul | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
+@dataclass(frozen=True)
+class Joined:
+    """Tensors of ``shapes``, strung together along an axis."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    axis: int
+    benchmark: bool = False
+
+
+Linear = TernaryConv | PlanesConv | DigitsConv | DigitsMatmul | TernaryMatmul | Int8Conv | Int8Matmul
+Shape = Linear | Pool | Pointwise | Joined
 
 _SAME = (1, 1, 1, 1)
 _UNEVEN = ConvGeometry(1, 8, 11, 12, (3, 2), (2, 3), (0, 1, 1, 2), (2, 1))
@@ -308,6 +319,10 @@ POINTWISE = (
     Pointwise("quantize", "rescale", (1, 3, 9, 11), INT8, "float32"),
     Pointwise("quantize-zero", "rescale", (1, 3, 9, 11), Epilogue(zero=-60), "float32"),
     Pointwise("quantize-leaky", "rescale", (257,), LEAKY, "float32"),
+    Joined("concat", ((1, 3, 5, 7), (1, 4, 5, 7), (1, 1, 5, 7)), 1),
+    Joined("concat-batch", ((2, 65, 3, 3), (2, 2, 3, 3)), 1),
+    Joined("concat-rows", ((2, 3, 5), (2, 3, 2)), 2),
+    Joined("concat-one-axis", ((5,), (131,)), 0),
 )
 
 

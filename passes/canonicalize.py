@@ -7,6 +7,7 @@
     reshape(reshape(x))                            -> reshape(x)
     add(const, x), multiply(const, x)              -> add(x, const), multiply(x, const)
     clip(x, 0, inf)                                -> relu(x)
+    power(x, 1/2), power(x, 3/4)                   -> sqrt(x), sqrt(x) * sqrt(sqrt(x))     (LRN; vectors have a root)
     split(x)[i]                                    -> strided_slice(x)
     avg_pool2d over the whole map, no padding      -> mean(x, axis=[2, 3], keepdims=True)
 
@@ -54,6 +55,8 @@ class _Canonicalizer(PyExprMutator):
             return self._sum(call)
         if name == "relax.nn.avg_pool2d":
             return _global_pool(call)
+        if name == "relax.power":
+            return self._power(call)
         return call
 
     def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> relax.Expr:
@@ -78,6 +81,17 @@ class _Canonicalizer(PyExprMutator):
             data = inner.args[0]
         same = isinstance(data.ty, relax.TensorType) and data.ty.shape is not None
         return data if same and tvm_ffi.structural_equal(data.ty.shape, call.args[1]) else call
+
+    def _power(self, call: relax.Call) -> relax.Expr:
+        base, exponent = call.args
+        if not isinstance(exponent, tvm.ir.GenericConst) or exponent.value.numpy().size != 1:
+            return call
+        value = float(exponent.value.numpy().item())
+        same = tvm_ffi.structural_equal(base.ty.shape, call.ty.shape)
+        if not same or value not in (0.5, 0.75):
+            return call
+        root = self.builder_.emit(relax.op.sqrt(base))
+        return root if value == 0.5 else relax.op.multiply(root, self.builder_.emit(relax.op.sqrt(root)))
 
     def _sum(self, call: relax.Call) -> relax.Expr:
         stacked = self._producer(call.args[0], "relax.stack")

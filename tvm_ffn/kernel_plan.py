@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,11 +67,20 @@ class KernelPlans:
         return replace(self, layers={**self.layers, name: replace(self.of(name), **decisions)})
 
 
-def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
-    """Start values for a CPU with vectors of ``vector_bytes``, measured on AVX-512 and AVX2."""
+_DOTS = {  # the best first
+    ("x86_64", 64): ("avx512vnni", "avx512"),
+    ("x86_64", 32): ("avxvnni", "avx2"),
+    ("x86_64", 16): ("sse2",),
+    ("aarch64", 16): ("neon",),
+}
+_NEEDS_FEATURE = ("avx512vnni", "avxvnni")  # of the same name
+
+
+def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = ()) -> KernelPlan:
+    """Start values for a CPU with vectors of ``vector_bytes`` and LLVM's ``features``, measured on AVX-512 and AVX2."""
     isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
-    dot = {64: "avx512", 32: "avx2", 16: "sse2"}[vector_bytes] if architecture == "x86_64" else "plain"
-    dot = "neon" if architecture == "aarch64" else dot
+    dots = _DOTS.get((architecture, vector_bytes), ("plain",))
+    dot = next(name for name in dots if name not in _NEEDS_FEATURE or name in features)
     digit_vectors = 4 if vector_bytes == 64 else 16 if architecture == "aarch64" else 8
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
     lut_vectors = 8 if isa == "avx512" else 0

@@ -23,7 +23,7 @@ from tvm_ffn.kernels.digit_lists import plane_runs
 from tvm_ffn.kernels.ternary_code import TernaryCode
 
 PLANS = {lanes: plan_for("x86_64", 2 * lanes) for lanes in (16, 32)}
-LINEAR = tuple(shape for shape in shapes.tested() if not isinstance(shape, shapes.Pool | shapes.Pointwise))
+LINEAR = tuple(shape for shape in shapes.tested() if isinstance(shape, shapes.Linear))
 SMALL = shapes.ConvGeometry(1, 12, 10, 9, (3, 3), (1, 1), (1, 1, 1, 1))
 FAMILIES: dict[str, Callable[..., shapes.Shape]] = {
     "rows": lambda g, zeros: shapes.TernaryConv("rows", g, 17, 21, zeros=zeros),

@@ -136,11 +136,11 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
             chunk=plan.dot_chunk,
         )
         conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs)
-        return LayerKernel(conv, (conv.cut.pack(weight),), INT8_KERNEL)
+        return LayerKernel(conv, conv.cut.pack(weight), INT8_KERNEL)
     dense = Int8Dense(
         shape.rows, inputs, outputs, epilogue, dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
     )
-    return LayerKernel(dense, (dense.pack(weight[0]),), INT8_KERNEL)
+    return LayerKernel(dense, dense.pack(weight[0]), INT8_KERNEL)
 
 
 def _style(plan: KernelPlan) -> CodeStyle:
