@@ -105,7 +105,13 @@ def test_digits_execute_the_loops_of_their_docstring(shape: Any) -> None:
 @pytest.mark.parametrize("shape", [*shapes.TERNARY_CONVS, *shapes.TERNARY_MATMULS], ids=lambda shape: shape.name)
 def test_rows_look_up_every_code_and_masks_none(shape: Any) -> None:
     operator, cost = case_of(shape).operator, case_of(shape).operator.cost
-    if shape.kernel == "masks":
+    if shape.kernel == "lut":
+        words_y, _, words_x = weights_of(case_of(shape))[:3]
+        read = 3 * (words_y.shape[1] * shape.terms + words_x.shape[1] * shape.outputs)
+        tables = 3 * (words_y.shape[1] + words_x.shape[1])
+        assert cost.lookups == shape.rows * read
+        assert cost.adds == shape.rows * (read + 23 * tables)
+    elif shape.kernel == "masks":
         entries = shape.rows * shape.terms * (shape.inputs + shape.outputs)
         assert (cost.adds, cost.lookups) == (2 * entries, 0)
     else:
