@@ -97,7 +97,7 @@ def _planes_conv(shape: PlanesConv, plan: KernelPlan, rng: np.random.Generator) 
     g = shape.geometry
     images = extremes(rng, (g.batch, g.channels, g.height, g.width))
     rows = facing(rng, im2col_numpy(images["worst"], g), shape.planes * shape.outputs, shape.zeros)
-    digits = rows.reshape(1, shape.planes, shape.outputs, g.inputs)
+    digits = rows.reshape(g.groups, shape.planes, shape.outputs, g.inputs)
     return _planes(digits, LayerShape(g), shape.epilogue, replace(plan, code=True), rng, images, _columns(g))
 
 

@@ -214,6 +214,7 @@ CODE_CONVS = (
     TernaryConv("code-conv3x3-zero", _SMALL, 30, 6, LEAKY_ZERO, kernel="code"),
     TernaryConv("code-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 21, 8, kernel="code"),
     TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
+    TernaryConv("code-conv3x3-groups", _GROUPED, 7, 6, RESIDUAL, kernel="code"),
     TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
 )
 
@@ -221,6 +222,7 @@ PLANES_CONVS = (
     PlanesConv("planes-conv3x3", _SMALL, 5, 6),
     PlanesConv("planes-conv1x1-one-plane", ConvGeometry(2, 10, 7, 7), 1, 3, RELU),
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
+    PlanesConv("planes-conv3x3-groups", _GROUPED, 4, 5, RESIDUAL),
     PlanesConv("planes-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
 )

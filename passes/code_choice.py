@@ -47,8 +47,8 @@ def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> KernelPlans:
 
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:
     geometry = layer_shape(unit).geometry
-    fits = geometry is not None and geometry.groups == 1 and geometry.out_height * geometry.out_width >= FEWEST_PIXELS
-    return fits and quantized.layers[unit].is_ternary
+    fits = geometry is not None and geometry.out_height * geometry.out_width >= FEWEST_PIXELS
+    return fits and not unit.is_depthwise and quantized.layers[unit].is_ternary
 
 
 def _kernel(unit: Unit, quantized: QuantizedNetwork, plans: KernelPlans, *, code: bool) -> tuple[int, float]:

@@ -67,7 +67,7 @@ def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, pla
     """Digits int8 (groups, planes, m, n) as code or as lists; a dense layer on few rows has the same numbers from the
     int8 kernel."""
     if shape.geometry is not None and plan.code:
-        code = planes_conv2d(shape.geometry, digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
+        code = planes_conv2d(shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
         return LayerKernel(code, (), f"{PLANES_KERNEL}-{plan.isa}")
     if shape.few_rows:
         return int8_kernel(shape, integer_weights(digits), epilogue, plan)
@@ -111,7 +111,7 @@ def factored_kernel(
         return LayerKernel(gemv, (pack_masks(y[0], LANES), middle_scale, pack_masks(x[0], LANES)), GEMV_KERNEL)
     if shape.geometry is not None and plan.code:
         limits = INT8_LIMIT, limit
-        code = code_conv2d(shape.geometry, y[0], x[0], limits, epilogue, ISAS[plan.isa], _style(plan))
+        code = code_conv2d(shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan))
         return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
     cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)

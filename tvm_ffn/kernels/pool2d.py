@@ -1,4 +1,5 @@
-"""Pooling of int8 tensors, separable: first down the columns (contiguous vectors), then along the rows.
+"""Pooling of int8 tensors, separable: first down the columns, then along the rows, both on contiguous vectors: a stride
+along the rows only picks from what is computed for every column.
 
 max:      y = max over the window (the scale does not change)
 average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ratio of the two scales, bias[h, w] what
@@ -7,6 +8,7 @@ average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +47,8 @@ class Window:
         at = start + np.arange(self.kernel[axis]) * self.dilation[axis]
         return (at >= 0) & (at < self.shape[2 + axis])
 
-    def fold(self, b: KernelBuilder, x: Any, dtype: str, combine: Any, identity: int) -> Any:
-        """Blocks "columns" and "pool": the window folded with ``combine``, of ``dtype``."""
+    def fold(self, b: KernelBuilder, x: Any, dtype: str, combine: Any, identity: int) -> Callable[..., Any]:
+        """Blocks "columns" and "pool": the window folded with ``combine``, of ``dtype``, by output."""
         n, c, height, width = self.shape
 
         def down(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
@@ -58,11 +60,13 @@ class Window:
         columns = b.reduce("columns", shape, (self.kernel[0],), dtype, down, combine=combine, identity=identity)
 
         def along(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
-            at = w * self.strides[1] + d * self.dilation[1] - self.padding[1]
+            at = w + d * self.dilation[1] - self.padding[1]
             inside = T.And(at >= 0, at < width)
             return T.if_then_else(inside, columns[i, j, h, at], getattr(T, dtype)(identity))
 
-        return b.reduce("pool", self.out_shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+        shape = (n, c, self.out_size[0], (self.out_size[1] - 1) * self.strides[1] + 1)
+        pool = b.reduce("pool", shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+        return lambda i, j, h, w: pool[i, j, h, w * self.strides[1]]
 
     def fold_numpy(self, x: np.ndarray, combine: Any, identity: int) -> np.ndarray:
         """NumPy reference of `fold` in int64."""
@@ -96,7 +100,7 @@ class MaxPool2d:
         x = b.arg("x", self.window.shape, "int8")
         out = b.arg("out", self.out_shape, "int8")
         pooled = self.window.fold(b, x, "int8", lambda a, v: T.max(a, v), LOWEST)
-        b.compute("store", self.out_shape, "int8", lambda *i: pooled[i], out=out)
+        b.compute("store", self.out_shape, "int8", pooled, out=out)
         return b.finish()
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -125,7 +129,7 @@ class AvgPool2d:
         total = self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
 
         def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
-            return ep.apply(self.epilogue, total[n, c, h, w], bias[h, w], scale[h, w])
+            return ep.apply(self.epilogue, total(n, c, h, w), bias[h, w], scale[h, w])
 
         b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=out)
         return b.finish()
