@@ -73,9 +73,9 @@ _DOTS = {  # the best first
     ("x86_64", 64): ("avx512vnni", "avx512"),
     ("x86_64", 32): ("avxvnni", "avx2"),
     ("x86_64", 16): ("sse2",),
-    ("aarch64", 16): ("neon",),
+    ("aarch64", 16): ("dotprod", "neon"),
 }
-_NEEDS_FEATURE = ("avx512vnni", "avxvnni")  # of the same name
+_NEEDS_FEATURE = ("avx512vnni", "avxvnni", "dotprod")  # of the same name
 
 
 def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = ()) -> KernelPlan:
