@@ -42,7 +42,7 @@ def main() -> None:
 def layers(options: argparse.Namespace) -> dict[str, Any]:
     """Two 3x3, two 1x1, a depthwise-separable pair and a dense layer, with their default forms of weights."""
     from tvm_ffn import targets
-    from tvm_ffn.kernel_plan import plan_for
+    from tvm_ffn.kernel_plan import default_plan
     from tvm_ffn.kernels.epilogue import Epilogue
     from tvm_ffn.kernels.geometry import ConvGeometry
     from tvm_ffn.tuner import TuningResult
@@ -66,7 +66,7 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
         Task(FACTORS, None, 1, 1, 1024, 1024, 1024, 0.5, 10, Epilogue()),
     ]
     target = targets.parse_target("llvm")
-    plan = plan_for(targets.architecture(target), targets.vector_bytes(target))
+    plan = default_plan(target)
     start = time.monotonic()
     with local_board(1) as board:
         session = Session(dict.fromkeys(tasks, 1), target, plan, options.work_dir, board, options.trials, 1e9, 0)
@@ -126,7 +126,7 @@ def tvm_fp32(model: Path, target: Any, work_dir: Path, trials: int) -> Any:
 
     from benchmarks.models import load_onnx
     from tvm_ffn.targets import target_dict
-    from tvm_ffn.tuning.session import quick_import
+    from tvm_ffn.tuning.quick_import import import_intrinsics
 
     own = tvm.target.Target({**target_dict(target), "num-cores": 1})
     proto = load_onnx(model)
@@ -178,7 +178,7 @@ def tvm_fp32(model: Path, target: Any, work_dir: Path, trials: int) -> Any:
                 results.append(Done(float(timer(*tensors).median)))
             return results
 
-    quick_import()
+    import_intrinsics()
     with own:
         mod = tvm.transform.Sequential([relax.transform.FoldBatchnormToConv2D(), relax.transform.FoldConstant()])(
             from_onnx(proto)

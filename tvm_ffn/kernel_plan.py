@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tvm_ffn import targets
+
+if TYPE_CHECKING:
+    import tvm.target
 
 INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
@@ -72,3 +77,8 @@ def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
     digit_vectors = 4 if vector_bytes == 64 else 16 if architecture == "aarch64" else 8
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
     return KernelPlan(chunk=chunk, dot=dot, isa=isa, lanes=vector_bytes // 2, digit_vectors=digit_vectors)
+
+
+def default_plan(target: tvm.target.Target) -> KernelPlan:
+    """Start values for a target."""
+    return plan_for(targets.architecture(target), targets.vector_bytes(target))

@@ -13,7 +13,7 @@ from tasks import planes
 import tvm_ffn
 from tvm_ffn import targets
 from tvm_ffn.errors import ConfigError
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.tuning.boards import TrackedBoards
 from tvm_ffn.tuning.builder import Built, CandidateBuilder
 from tvm_ffn.tuning.runner import Bench
@@ -43,7 +43,7 @@ def test_two_servers_measure_twice_as_much(tmp_path: Path) -> None:
     from tvm import s_tir
 
     target = targets.parse_target("llvm")
-    plan = plan_for(targets.architecture(target), targets.vector_bytes(target))
+    plan = default_plan(target)
     space = space_of(planes(), plan)
     built = CandidateBuilder(target, plan).build(decide(s_tir.Schedule(workload(planes())), space, space.default).mod)
     with farm(1, KEY) as address:

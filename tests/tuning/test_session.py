@@ -18,7 +18,7 @@ import pytest
 from tasks import TASKS, planes
 
 from tvm_ffn import targets
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.tuning import builder as builder_module
 from tvm_ffn.tuning.boards import LocalBoard, local_board
 from tvm_ffn.tuning.builder import Built, CandidateBuilder
@@ -30,7 +30,7 @@ from tvm_ffn.tuning.table import TABLE_FILE, TunedTable
 from tvm_ffn.tuning.task import Task
 
 TARGET = targets.parse_target("llvm")
-PLAN = plan_for(targets.architecture(TARGET), targets.vector_bytes(TARGET))
+PLAN = default_plan(TARGET)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,11 @@ class LyingBuilder(CandidateBuilder):
         built = super().build(mod)
         if builder_module.point_of(mod) == space_of(builder_module.task_of(mod), self.plan).default:
             return built
-        other = Problem(built.problem.task)
-        wrong = built.problem.expected.copy()
+        other = Problem(built.case.problem.task)
+        wrong = built.case.problem.expected.copy()
         wrong.flat[7] += 1
         other.__dict__["expected"] = wrong
-        self.built[built.path] = replace(built, problem=other)
+        self.built[built.path] = replace(built, case=replace(built.case, problem=other))
         return self.built[built.path]
 
 
@@ -116,7 +116,8 @@ def test_a_crash_is_a_failure_of_its_candidate(
 def made_up(remote: object, built: list[Built]) -> list[float]:
     """Latencies that depend on the decisions only."""
     time.sleep(0.02)
-    tiles = [(item.kernel.operator.tile.pixels, item.kernel.operator.cut.length) for item in built]
+    operators = [item.case.kernel.operator for item in built]  # type: ignore[attr-defined]
+    tiles = [(operator.tile.pixels, operator.cut.length) for operator in operators]
     return [1e-3 + 1e-6 * abs(pixels - 48) + 1e-6 * abs(length - 40) for pixels, length in tiles]
 
 
