@@ -7,11 +7,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from small_net import Net
 
 import tvm_ffn
 from tvm_ffn import cli
 from tvm_ffn.errors import ConfigError, TargetError
+from tvm_ffn.tuning.database import RECORDS
+from tvm_ffn.tuning.operator import Operator
 from tvm_ffn.tuning.table import TABLE_FILE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,6 +56,45 @@ def test_tune_then_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     )
     decided = [row for row in module.report.layers if row.task is not None and row.task["form"] == "planes"]
     assert decided and all(row.tuned == "hit" for row in decided)
+
+
+def float_network() -> onnx.ModelProto:
+    net = Net(1, 4, 14, 14)
+    x = net("LRN", net("Relu", net.conv("x", 4, 8)), size=3, alpha=0.1, beta=0.75, bias=1.0)
+    x = net("Relu", net.conv(x, 8, 16))
+    return net.model(net("Softmax", net.dense(net("Flatten", net("GlobalAveragePool", x)), 16, 10), axis=1))
+
+
+@pytest.mark.parametrize("layers", [{"re:.*": None}, {"conv3": None}], ids=["all in fp32", "one in fp32"])
+def test_other_operators_are_tuned_by_the_rules_of_tvm(tmp_path: Path, layers: dict[str, None]) -> None:
+    model, work = float_network(), tmp_path / "work"
+    config = tvm_ffn.FFNConfig(layers=layers)
+    result = tvm_ffn.tune(model, work_dir=work, config=config, trials=3)
+    others = [outcome for outcome in result.outcomes if isinstance(outcome.task, Operator)]
+    assert any(outcome.task.name == "conv2d_add_relu @1x16x14x14" and outcome.trials == 3 for outcome in others)
+    assert len({outcome.task for outcome in others}) == len(others) and result.errors == []
+    assert all(outcome.tuned is not None and outcome.tuned.gain >= 1 for outcome in others)
+    assert max(outcome.tuned.gain for outcome in others if outcome.tuned is not None) > 1.2
+
+    before = (work / RECORDS).read_bytes()
+    again = tvm_ffn.tune(model, work_dir=work, config=config, trials=3)
+    assert (work / RECORDS).read_bytes().startswith(before)
+    known = {outcome.task: outcome.trials for outcome in others}
+    assert all(outcome.trials >= known.get(outcome.task, 0) for outcome in again.outcomes)  # type: ignore[call-overload]
+
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((16, 4, 14, 14), np.float32)
+    plain, tuned = (
+        tvm_ffn.compile(model, config=config, calibration=samples, tuning_dir=folder) for folder in (None, work)
+    )
+    assert list(tuned.report.operators.values()).count("hit") >= len(others)
+    assert "hit" not in plain.report.operators.values()
+    assert "other operators" in tuned.report.table()
+    x = {"x": samples[:1]}
+    [expected] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, x)
+    [one], [other] = plain.run(x), tuned.run(x)
+    np.testing.assert_allclose(other, one, rtol=1e-4)
+    np.testing.assert_allclose(other, expected, rtol=1e-4 if layers == {"re:.*": None} else 0.1)
 
 
 def test_a_foreign_or_damaged_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,8 @@ def operator_of(name: str, function: object) -> Operator | None:
         bare = bare.without_attr(attribute)
     size = "x".join(str(int(n)) for n in shapes[-1])
     bare = bare.with_attr("global_symbol", "main")
-    return Operator(_key(bare), f"{name.rstrip('0123456789').removeprefix('fused_')} @{size}", bare)
+    words = [word.rstrip("0123456789") for word in name.removeprefix("fused_").split("_")]
+    return Operator(_key(bare), f"{'_'.join(words)} @{size}", bare)
 
 
 def _key(function: PrimFunc) -> str:

@@ -18,6 +18,9 @@ from tvm_ffn.tuning.subject import Entrant
 from tvm_ffn.tuning.table import TunedOperator
 
 WARM = 16  # records below which there is nothing to learn from
+POPULATION = (
+    64  # of the evolutionary search: with TVM's own 512, thinking of a candidate takes longer than measuring it
+)
 
 
 class OperatorSubject:
@@ -84,7 +87,7 @@ class _Strategy(ms.search_strategy.PySearchStrategy):
     def __init__(self, subject: OperatorSubject, deadline: float) -> None:
         super().__init__()
         self.subject, self.deadline = subject, deadline
-        self.search = ms.search_strategy.EvolutionarySearch()
+        self.search = ms.search_strategy.EvolutionarySearch(population_size=POPULATION)
         self.model = ms.cost_model.XGBModel(
             config=ms.cost_model.xgb_model.XGBConfig(nthread=1, seed=0),
             num_warmup_samples=WARM,
@@ -107,11 +110,10 @@ class _Strategy(ms.search_strategy.PySearchStrategy):
         self.search.post_tuning()
 
     def generate_measure_candidates(self) -> list[ms.MeasureCandidate] | None:
-        """The next batch, None at the end."""
+        """The next batch; None at the end, or where the rules have nothing new."""
         if self.subject.tried >= self.trials or time.monotonic() > self.deadline:
             return None
-        found = self.search.generate_measure_candidates()
-        return None if found is None else list(found)
+        return list(self.search.generate_measure_candidates() or ()) or None
 
     def notify_runner_results(
         self, candidates: Sequence[ms.MeasureCandidate], results: Sequence[ms.runner.RunnerResult]

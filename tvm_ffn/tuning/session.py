@@ -118,10 +118,11 @@ class _Work:
     ) -> list[TaskOutcome]:
         """Search, then play off, those that have a choice."""
         chosen = [subject for subject in subjects if subject.size > 1]
-        if chosen:
+        unfinished = [subject for subject in chosen if subject.tried < min(self.session.trials, subject.size)]
+        if unfinished:
             import_intrinsics()
             with _quiet():
-                self._search(chosen, deadline, scheduler)
+                self._search(unfinished, deadline, scheduler)
         tuned = {subject.task: self._play_off(subject) for subject in chosen}
         return [TaskOutcome(s.task, s.count, s.tried, s.failures, tuned.get(s.task)) for s in subjects]
 
