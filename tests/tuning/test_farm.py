@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from farm import farm
+from farm import ARM_KEY, farm
 from tasks import planes
 
 import tvm_ffn
@@ -60,6 +61,19 @@ def test_two_servers_measure_twice_as_much(tmp_path: Path) -> None:
     assert sum(outcome.tuned is not None for outcome in result.outcomes) > 3
     Path(built.path).unlink()
     Path(built.path).parent.rmdir()
+
+
+def test_a_server_for_aarch64_under_qemu(tmp_path: Path) -> None:
+    folder = os.environ.get("TVM_FFN_ARM_PYTHON")
+    if folder is None:
+        pytest.skip("needs TVM_FFN_ARM_PYTHON, a folder that tests/tuning/arm_python.py filled")
+    target = "llvm -mtriple=aarch64 -mcpu=cortex-a72"
+    with farm(1, KEY, Path(folder) / "python") as address:
+        result = tvm_ffn.tune(
+            EXAMPLES / "digits.onnx", target, work_dir=tmp_path, trials=2, rpc_tracker=address, rpc_key=ARM_KEY
+        )
+    assert not result.errors and all(outcome.failures == 0 for outcome in result.outcomes)
+    assert sum(outcome.tuned is not None for outcome in result.outcomes) > 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "nowhere:port"])
