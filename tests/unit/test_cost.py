@@ -21,9 +21,10 @@ from tvm_ffn.kernels.code_program import code_bytes
 from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.digit_lists import plane_runs
 from tvm_ffn.kernels.ternary_code import TernaryCode
+from tvm_ffn.kernels.ternary_lut import TernaryLut
 
 PLANS = {lanes: plan_for("x86_64", 2 * lanes) for lanes in (16, 32)}
-LINEAR = tuple(shape for shape in shapes.tested() if not isinstance(shape, shapes.Pool | shapes.Pointwise))
+LINEAR = tuple(shape for shape in shapes.tested() if isinstance(shape, shapes.Linear))
 SMALL = shapes.ConvGeometry(1, 12, 10, 9, (3, 3), (1, 1), (1, 1, 1, 1))
 FAMILIES: dict[str, Callable[..., shapes.Shape]] = {
     "rows": lambda g, zeros: shapes.TernaryConv("rows", g, 17, 21, zeros=zeros),
@@ -73,7 +74,8 @@ def test_code_executes_its_instructions(shape: Any) -> None:
     operator = case_of(shape).operator
     pixels = int(np.prod(operator.out_shape)) // operator.out_shape[1]
     lines = [line for code in codes_of(operator) for piece in code.pieces for line in piece.lines]
-    joins = (shape.planes - 1) * shape.outputs if isinstance(shape, shapes.PlanesConv) else 0
+    outputs = shape.geometry.groups * shape.outputs
+    joins = (shape.planes - 1) * outputs if isinstance(shape, shapes.PlanesConv) else 0
     adds = sum(line.startswith(("vpaddw", "vpsubw")) for line in lines)
     assert operator.cost.adds == pixels * (adds + joins)
     assert operator.cost.lookups == 0
@@ -105,7 +107,13 @@ def test_digits_execute_the_loops_of_their_docstring(shape: Any) -> None:
 @pytest.mark.parametrize("shape", [*shapes.TERNARY_CONVS, *shapes.TERNARY_MATMULS], ids=lambda shape: shape.name)
 def test_rows_look_up_every_code_and_masks_none(shape: Any) -> None:
     operator, cost = case_of(shape).operator, case_of(shape).operator.cost
-    if shape.kernel == "masks":
+    if shape.kernel == "lut":
+        words_y, _, words_x = weights_of(case_of(shape))[:3]
+        read = 3 * (words_y.shape[1] * shape.terms + words_x.shape[1] * shape.outputs)
+        tables = 3 * (words_y.shape[1] + words_x.shape[1])
+        assert cost.lookups == shape.rows * read
+        assert cost.adds == shape.rows * (read + 23 * tables)
+    elif shape.kernel == "masks":
         entries = shape.rows * shape.terms * (shape.inputs + shape.outputs)
         assert (cost.adds, cost.lookups) == (2 * entries, 0)
     else:
@@ -147,6 +155,9 @@ def test_denser_weights_take_longer(family: str, lanes: int) -> None:
 @pytest.mark.parametrize("shape", LINEAR, ids=lambda shape: shape.name)
 def test_every_operator_has_rates_at_every_width(shape: shapes.Shape) -> None:
     operator = case_of(shape).operator
+    if isinstance(operator, TernaryLut):
+        assert predicted_cycles(operator, 32) > 0  # its vectors have one width
+        return
     times = [predicted_cycles(operator, lanes) for lanes in (32, 16, 8)]
     assert times[0] > 0 and times[2] > times[1]
     assert vector_counts(operator, 16)[0] == 2 * vector_counts(operator, 32)[0]
@@ -156,7 +167,7 @@ def test_the_benchmark_covers_every_family_with_names_of_its_own() -> None:
     found = list(cases("1.0"))
     assert len(found) >= 36
     assert len({shape.name for _, shape in found}) == len(found)
-    assert {family for family, _ in found} == {"rows", "code", "planes", "digits", "masks", "int8", "int8-dense"}
+    assert {family for family, _ in found} == {*FAMILIES, "lut", "masks", "int8-dense"}
 
 
 def test_rank_correlation() -> None:
