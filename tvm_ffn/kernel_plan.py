@@ -35,7 +35,7 @@ class KernelPlan:
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
     ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
-    that share a table of sums (0: masks instead).
+    that share a table of sums (0: masks instead), ``lut_ahead`` KB of their codes prefetched.
     """
 
     isa: str = ""
@@ -54,6 +54,7 @@ class KernelPlan:
     dot_chunk: int = 512
     dense_vectors: int = 8
     lut_vectors: int = 0
+    lut_ahead: int = 8
 
 
 @dataclass(frozen=True)

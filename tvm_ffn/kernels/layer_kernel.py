@@ -101,7 +101,8 @@ def factored_kernel(
     if shape.few_rows and plan.lut_vectors and limit * LUT_STEP <= INT16_MAX:
         cut_y = segments(flat_y, INT8_LIMIT, step=LUT_STEP, chunk=inputs)
         cut_x = segments(flat_x, limit, step=LUT_STEP, chunk=terms)
-        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut_vectors, epilogue)
+        vectors, ahead = plan.lut_vectors, plan.lut_ahead << 10
+        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, vectors, epilogue, ahead)
         words = pack_words(y[0], cut_y, lut.block), middle_scale, pack_words(x[0], cut_x, lut.block)
         return LayerKernel(lut, words, LUT_KERNEL)
     if shape.few_rows:

@@ -29,13 +29,12 @@ from tvm_ffn.kernels.work import Cost, Executed
 
 LOOKUP = "llvm.x86.avx512.permvar.hi.512"
 GROUPS = LUT_STEP // GROUP
-PREFETCH_BYTES = 8192  # ahead of the word that is read
 
 
 @dataclass(frozen=True)
 class TernaryLut:
     """Static description: ``rows`` activations of n ``inputs`` through ``terms`` k to ``outputs`` m; ``vectors`` of
-    outputs share a table."""
+    outputs share a table, and words are asked for ``ahead`` bytes before they are read (0: not asked for)."""
 
     rows: int
     inputs: int
@@ -46,6 +45,7 @@ class TernaryLut:
     cut_x: Segments
     vectors: int
     epilogue: Epilogue
+    ahead: int = 8192
 
     @property
     def out_shape(self) -> tuple[int, int]:
@@ -130,7 +130,7 @@ class TernaryLut:
             # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
             sums = [b.tensor(f"{stage}_sum{vector}", (LUT_LANES,), "int16") for vector in range(self.vectors)]
             first = block * self.block
-            ahead = max(1, PREFETCH_BYTES // (2 * self.block))
+            ahead = -(-self.ahead // (2 * self.block))
             reads = [table[row, 0:groups, 0:LUT_LANES], words[block, 0 : cut.steps, 0 : self.block]]
             with b.program(f"{stage}_lut", reads=reads, writes=[total[row, first : first + self.block]]):
                 for vector in range(self.vectors):
@@ -142,7 +142,8 @@ class TernaryLut:
                         at = segment * length + step
                         for vector, target in enumerate(sums):
                             word = words[block, at, _lanes(vector * LUT_LANES)]
-                            T.evaluate(_prefetch(words[block, at + ahead, vector * LUT_LANES]))
+                            if ahead:
+                                T.evaluate(_prefetch(words[block, at + ahead, vector * LUT_LANES]))
                             T.buffer_store(
                                 target, self._looked_up(target[_lanes(0)], table, row, at, word), [_lanes(0)]
                             )
