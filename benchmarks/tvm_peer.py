@@ -27,6 +27,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from tvm_ffn.schedules.rules import apply_schedules
 from tvm_ffn.targets import target_dict
+from tvm_ffn.tuning.compile_worker import CompileWorker
 from tvm_ffn.tuning.quick_import import import_intrinsics
 
 MOST_AT_A_TIME = 16  # candidates of a task
@@ -125,13 +126,17 @@ class _Rewriter(PyExprMutator):
 
 @derived_object
 class _Builder(ms.builder.PyBuilder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.worker = CompileWorker()
+
     def build(self, inputs: Any) -> list[Any]:
         return [self._build(item) for item in inputs]
 
     def _build(self, item: Any) -> ms.builder.BuilderResult:
         try:
             path = os.path.join(tempfile.mkdtemp(), "m.so")  # MetaSchedule deletes its folder
-            tvm.compile(item.mod, target=item.target).export_library(path)
+            self.worker.build(item.mod, item.target, path)
             return ms.builder.BuilderResult(path, None)
         except Exception as error:
             return ms.builder.BuilderResult(None, str(error))

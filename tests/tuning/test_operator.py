@@ -15,6 +15,7 @@ from tvm_ffn.config import FFNConfig
 from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.pipeline import run
 from tvm_ffn.synthetic import random_compilation
+from tvm_ffn.tuning import compile_worker
 from tvm_ffn.tuning.boards import local_board
 from tvm_ffn.tuning.builder import Built, CandidateBuilder
 from tvm_ffn.tuning.operator import Operator, operator_of, operators_of
@@ -102,3 +103,13 @@ def test_what_takes_no_time_gets_no_trials(tmp_path: Path) -> None:
         )
         outcomes = session.run()
     assert {outcome.task for outcome in outcomes} == operators.keys() - {rare}
+
+
+def test_a_schedule_that_llvm_thinks_about_for_too_long_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_worker, "BUILD_SECONDS", 0.001)
+    worker = compile_worker.CompileWorker()
+    with pytest.raises(TimeoutError):
+        worker.build(softmax().module, TARGET, str(tmp_path / "kernel.so"))
+    assert not list(tmp_path.iterdir())

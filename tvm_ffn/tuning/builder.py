@@ -1,4 +1,4 @@
-"""Candidates to machine code, in this process: decisions are expanded to the kernel here and nowhere else."""
+"""Candidates to machine code: decisions are expanded to the kernel here and nowhere else, in this process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tvm_ffn import targets
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.layer_kernel import LayerKernel
 from tvm_ffn.schedules.rules import build_function
+from tvm_ffn.tuning.compile_worker import CompileWorker
 from tvm_ffn.tuning.operator import OPERATOR_ATTRIBUTE
 from tvm_ffn.tuning.operator_case import OperatorCase
 from tvm_ffn.tuning.problem import Problem
@@ -84,23 +85,26 @@ class CandidateBuilder:
     ) -> None:
         self.target, self.plan, self.cases = target, plan, cases or {}
         self.link = targets.cross_compiler(target)
+        self.worker = CompileWorker()
         self.built: dict[str, Built] = {}
 
     def build(self, mod: tvm.IRModule) -> Built:
         """The library of a scheduled workload. MetaSchedule deletes the folder it lies in."""
-        case: Case
-        if OPERATOR_ATTRIBUTE in mod["main"].attrs:
-            case = self.cases[str(mod["main"].attrs[OPERATOR_ATTRIBUTE])]
-            library = tvm.compile(mod, target=self.target)
-        else:
-            problem = problem_of(task_of(mod))
-            kernel = problem.kernel(replace(self.plan, **point_of(mod)))  # type: ignore[arg-type]
-            case = KernelCase(problem, kernel)
-            library = build_function(kernel.operator.prim_func("main"), self.target)
         path = os.path.join(tempfile.mkdtemp(prefix="tvm_ffn-tune-"), "kernel.so")
-        library.export_library(path, fcompile=self.link)
-        self.built[path] = Built(path, case)
+        is_operator = OPERATOR_ATTRIBUTE in mod["main"].attrs
+        self.built[path] = Built(path, self._operator(mod, path) if is_operator else self._layer(mod, path))
         return self.built[path]
+
+    def _operator(self, mod: tvm.IRModule, path: str) -> OperatorCase:
+        self.worker.build(mod, self.target, path)
+        return self.cases[str(mod["main"].attrs[OPERATOR_ATTRIBUTE])]
+
+    def _layer(self, mod: tvm.IRModule, path: str) -> KernelCase:
+        problem = problem_of(task_of(mod))
+        kernel = problem.kernel(replace(self.plan, **point_of(mod)))  # type: ignore[arg-type]
+        library = build_function(kernel.operator.prim_func("main"), self.target)
+        library.export_library(path, fcompile=self.link)
+        return KernelCase(problem, kernel)
 
 
 @derived_object
