@@ -106,6 +106,7 @@ def build(model: onnx.ModelProto, config: FFNConfig = INT8, calibration: Any = N
         tasks=c.tasks,
         tuning=c.tuning,
         operators=c.operators,
+        packed=c.packed,
         model="",
         target="",
         warnings=(),

@@ -133,6 +133,7 @@ def _report(c: Compilation) -> Report:
         tasks=c.tasks,
         tuning=c.tuning,
         operators=c.operators,
+        packed=c.packed,
         model=c.imported.name,
         target=targets.describe(c.target),
         warnings=_warnings(c),
