@@ -92,7 +92,12 @@ class CandidateBuilder:
         """The library of a scheduled workload. MetaSchedule deletes the folder it lies in."""
         path = os.path.join(tempfile.mkdtemp(prefix="tvm_ffn-tune-"), "kernel.so")
         is_operator = OPERATOR_ATTRIBUTE in mod["main"].attrs
-        self.built[path] = Built(path, self._operator(mod, path) if is_operator else self._layer(mod, path))
+        try:
+            case = self._operator(mod, path) if is_operator else self._layer(mod, path)
+        except Exception:
+            ms.utils.remove_build_dir(path)
+            raise
+        self.built[path] = Built(path, case)
         return self.built[path]
 
     def _operator(self, mod: tvm.IRModule, path: str) -> OperatorCase:
