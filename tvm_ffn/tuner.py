@@ -17,6 +17,7 @@ from tvm_ffn.errors import ArtifactError, ConfigError, TargetError
 from tvm_ffn.json_file import read_object
 from tvm_ffn.kernel_plan import KernelPlans, default_plan
 from tvm_ffn.manifest import REPORT_NAME, read_manifest, verify_files
+from tvm_ffn.network_play_off import play_off
 from tvm_ffn.pipeline import run
 from tvm_ffn.synthetic import random_compilation
 from tvm_ffn.text_table import aligned
@@ -72,7 +73,8 @@ def tune(
     knows its layers only, no other operators.
     ``target``: as for `compile`; it must run here, or on the boards that register under ``rpc_key`` at the RPC
     ``rpc_tracker`` ("host:port"). ``trials``: candidates of each task, those recorded in ``work_dir`` before included;
-    ``time_budget``: seconds of search, after which what is known is played off. ``threads``: of a kernel, on this
+    ``time_budget``: seconds of search, after which what is known is played off: each task's best against its default,
+    and on this machine the layers of an ONNX model once more inside the network. ``threads``: of a kernel, on this
     machine. What was recorded survives any interruption; the same call goes on from there.
     Pass ``work_dir`` to ``compile(..., tuning_dir=...)``. Raises ConfigError, TargetError, ModelError or OutputError.
     """
@@ -82,7 +84,8 @@ def tune(
         raise ConfigError(f"time_budget must be a positive number of seconds, not {time_budget}")
     if (rpc_tracker is None) != (rpc_key is None):
         raise ConfigError("an RPC tracker and the key of its boards are given together")
-    parsed, tasks, operators = _tasks(model, target, config or FFNConfig())
+    config = config or FFNConfig()
+    parsed, tasks, operators = _tasks(model, target, config)
     if rpc_tracker is None and not targets.runs_here(parsed):
         raise TargetError(f"{targets.describe(parsed)} does not run here: measure it on boards, by an RPC tracker")
     with _boards(rpc_tracker, rpc_key, threads) as boards:
@@ -97,7 +100,15 @@ def tune(
             seed,
             operators=operators,
         )
-        return TuningResult(session.run(), session.errors)
+        outcomes: Sequence[TaskOutcome] = session.run()
+    if rpc_tracker is None and not _is_folder(model):
+        outcomes = play_off(model, parsed, config, Path(work_dir), outcomes, threads)
+    return TuningResult(outcomes, session.errors)
+
+
+def _is_folder(model: Any) -> bool:
+    """Whether that is a compiled module, whose network is not known here."""
+    return isinstance(model, (str, os.PathLike)) and Path(model).is_dir()
 
 
 def _tasks(
@@ -106,7 +117,7 @@ def _tasks(
     config: FFNConfig,
 ) -> tuple[tvm.target.Target, Mapping[Task, int], Mapping[Operator, int]]:
     """The target, how many layers of each task there are, and how many calls of each other operator."""
-    if isinstance(model, (str, os.PathLike)) and Path(model).is_dir():
+    if _is_folder(model):
         return (*_tasks_of_artefact(Path(model), target), {})
     parsed = targets.parse_target("llvm" if target is None else target)
     c = run(random_compilation(model, parsed, config), start_at="choose", stop_after="choose")
