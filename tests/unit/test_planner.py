@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ffn.config import LayerConfig
-from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT, TRUST, make_plan
+from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT, INT8_WORK, TRUST, make_plan
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
@@ -94,6 +94,43 @@ def test_a_layer_that_needs_more_digits_than_int8_has_bits_is_int8() -> None:
     assert plan.layers["rich"].settings.precision == "int8" and plan.layers["rich"].damage == 0
     assert plan.layers["plain"].settings.precision == "ternary"
     assert plan_of(layers, {"adds": 0.9}).layers["rich"].settings.precision == "ternary"
+
+
+def test_a_layer_heard_far_more_than_the_others_is_int8_though_its_digits_are_few() -> None:
+    layers = {"loud": layer(60.0, richness=0.8), **{f"l{i}": layer(1.0) for i in range(6)}}
+    plan = plan_of(layers, {"max_drop": 1.0})
+    kinds = {name: planned.settings.precision for name, planned in plan.layers.items()}
+    assert kinds == {name: "int8" if name == "loud" else "ternary" for name in layers}
+    assert plan_of(layers, {"adds": plan.adds}).layers["loud"].settings.precision == "ternary"
+    lost = {
+        goal: own_damage(plan_of(layers, {goal: by}), layers) for goal, by in (("adds", plan.adds), ("max_drop", 1))
+    }
+    assert lost["max_drop"] < 0.7 * lost["adds"]
+
+
+@given(damages=st.lists(st.floats(0.03, 30), min_size=2, max_size=8), drop=st.floats(0.3, 3))
+@settings(deadline=None, max_examples=50)
+def test_every_layer_takes_the_form_that_costs_less(damages: list[float], drop: float) -> None:
+    layers = {f"l{i}": layer(d, weights=1000 * (i + 1), positions=10 * (9 - i)) for i, d in enumerate(damages)}
+    plan = plan_of(layers, {"max_drop": drop})
+    common = np.exp(np.mean(np.log(damages)))
+    for name, own in layers.items():
+        planned = plan.layers[name]
+        heard = own.damage_per_error**TRUST * common ** (1 - TRUST)
+        unit = 2 * heard * planned.settings.penalty  # of an addition a MAC, in nats
+        if planned.settings.penalty in (PENALTIES[0], PENALTIES[-1]):
+            continue
+        error, digits = own.at(planned.settings.penalty)
+        as_planes, as_int8 = own.damage_per_error * error + unit * digits, INT8_WORK * unit
+        if digits * BYTES_PER_DIGIT > 1.001 or as_planes > 1.001 * as_int8:
+            assert planned.settings.precision == "int8"
+        elif digits * BYTES_PER_DIGIT < 0.999 and as_planes < 0.999 * as_int8:  # prices often end where a layer changes
+            assert planned.settings.precision == "ternary"
+
+
+def own_damage(plan: Any, layers: dict[str, Sensitivity]) -> float:
+    """By the layers' own measures."""
+    return sum(s.damage_per_error * plan.layers[name].error ** 2 for name, s in layers.items())
 
 
 def test_a_layer_nobody_hears_gets_the_highest_price() -> None:
