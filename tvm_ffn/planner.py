@@ -15,9 +15,9 @@ whatever their positions: cifar10_resnet20 .031, squeezenet1_1 .091, darknet_tin
 int8 leaves nothing to be repaired for little more work than many digits. So between the two forms a layer's own measure
 is believed: except within a budget of additions it becomes int8 where
 
-    s_l e_l^2 + p c_l W_l digits_l > INT8_WORK p c_l W_l
+    s_l e_l^2 + p c_l W_l digits_l > p c_l W_l INT8_WORK
 
-or where its digits would take more bytes than int8.
+(or, where bytes are the budget, those of int8 in digits), and where its digits would take more bytes than int8.
 
 c_l is the number of output positions where additions are counted (or time, which is proportional to them), 1 where
 bytes are. p is found by bisection on the curves, which are monotone in it.
@@ -101,6 +101,7 @@ class _Layers:
 
     def __init__(self, layers: Mapping[Unit, Sensitivity], *, by_bytes: bool, int8: bool) -> None:
         self._layers, self._by_bytes, self._int8 = layers, by_bytes, int8
+        self._int8_work = 1 / BYTES_PER_DIGIT if by_bytes else INT8_WORK
         self._heard = _trusted(layers)
 
     def choices(self, price: float) -> dict[Unit, _Choice]:
@@ -112,7 +113,7 @@ class _Layers:
         penalty = float(np.clip(work / (2 * heard), LEAST, MOST)) if heard > 0 else MOST
         error, digits = layer.at(penalty)
         planes = _Choice(layer, heard, penalty, False, error, digits)
-        hurts = layer.damage_per_error * error > work * (INT8_WORK - digits)
+        hurts = layer.damage_per_error * error > work * (self._int8_work - digits)
         return _Choice(layer, heard, penalty, True, 0.0, 1.0) if self._int8 and (hurts or planes.bytes > 1) else planes
 
     def damage(self, price: float) -> float:
