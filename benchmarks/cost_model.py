@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="llvm", help='default: this machine; or e.g. "llvm -mcpu=x86-64-v3"')
     parser.add_argument(
-        "--families", nargs="+", default=["rows", "code", "planes", "digits", "masks", "int8", "int8-dense"]
+        "--families", nargs="+", default=["rows", "code", "planes", "digits", "lut", "masks", "int8", "int8-dense"]
     )
     parser.add_argument("--only", default="", help="part of the names of the cases to run")
     parser.add_argument("--rank-ratio", default="1.0", choices=("1.0", "1.5"), help="of the factorised convolutions")
@@ -93,8 +93,9 @@ def cases(rank_ratio: str) -> Iterator[tuple[str, Shape]]:
     for inputs, outputs in DENSE:
         terms = min(inputs, outputs)
         for zeros in ZEROS:
-            name = f"masks-{inputs}to{outputs}-zeros{zeros}"
-            yield "masks", TernaryMatmul(name, "masks", 1, inputs, terms, outputs, FLOAT, zeros=zeros)
+            for kind in ("lut", "masks"):
+                name = f"{kind}-{inputs}to{outputs}-zeros{zeros}"
+                yield kind, TernaryMatmul(name, kind, 1, inputs, terms, outputs, FLOAT, zeros=zeros)
         yield "int8-dense", Int8Matmul(f"int8-{inputs}to{outputs}", 1, inputs, outputs, FLOAT)
 
 

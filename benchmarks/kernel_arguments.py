@@ -59,7 +59,7 @@ def int8_runs(
     rng: np.random.Generator,
     size: tuple[int, ...],
     columns: Callable[[np.ndarray], np.ndarray],
-    packed: Callable[[np.ndarray], np.ndarray],
+    packed: Callable[[np.ndarray], tuple[np.ndarray, ...]],
     out_shape: tuple[int, ...],
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """As for ternary layers: weights of +-127 that face the worst image, and random ones for the typical image."""
@@ -70,7 +70,7 @@ def int8_runs(
     for name, image in _single_stage(images):
         weight = random if name == TYPICAL else largest
         tail = _tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name)
-        runs[name] = (images[image], packed(weight), *tail)
+        runs[name] = (images[image], *packed(weight), *tail)
     return runs
 
 

@@ -35,7 +35,7 @@ class BuiltKernel:
 
 
 def plan(target: tvm.target.Target) -> KernelPlan:
-    return plan_for(targets.architecture(target), targets.vector_bytes(target))
+    return plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
 
 
 def machine(target: tvm.target.Target) -> Machine:

@@ -16,6 +16,7 @@ from benchmarks.shapes import (
     DigitsMatmul,
     Int8Conv,
     Int8Matmul,
+    Joined,
     PlanesConv,
     Pointwise,
     Pool,
@@ -24,6 +25,7 @@ from benchmarks.shapes import (
     TernaryMatmul,
 )
 from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
@@ -46,6 +48,8 @@ class KernelCase:
 def fits(shape: Shape, plan: KernelPlan) -> bool:
     """Whether the record's kernel exists on the plan's target."""
     is_code = isinstance(shape, PlanesConv) or (isinstance(shape, TernaryConv) and shape.kernel == "code")
+    if isinstance(shape, TernaryMatmul) and shape.kernel == "lut":
+        return plan.lut_vectors > 0
     return plan.isa != "" or not is_code
 
 
@@ -68,7 +72,8 @@ def _ternary_conv(shape: TernaryConv, plan: KernelPlan, rng: np.random.Generator
 
 @_case.register
 def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
-    place = LayerShape(None, shape.rows, shape.kernel == "masks")
+    place = LayerShape(None, shape.rows, shape.kernel != "rows")
+    plan = plan if shape.kernel == "lut" else replace(plan, lut_vectors=0)
     return _factored(shape, place, plan, rng, (shape.rows, shape.inputs), _dense_columns)
 
 
@@ -92,7 +97,7 @@ def _planes_conv(shape: PlanesConv, plan: KernelPlan, rng: np.random.Generator) 
     g = shape.geometry
     images = extremes(rng, (g.batch, g.channels, g.height, g.width))
     rows = facing(rng, im2col_numpy(images["worst"], g), shape.planes * shape.outputs, shape.zeros)
-    digits = rows.reshape(1, shape.planes, shape.outputs, g.inputs)
+    digits = rows.reshape(g.groups, shape.planes, shape.outputs, g.inputs)
     return _planes(digits, LayerShape(g), shape.epilogue, replace(plan, code=True), rng, images, _columns(g))
 
 
@@ -160,8 +165,8 @@ def _int8(
     weight = np.zeros((inputs[0], shape.outputs, inputs[1]), np.int8)
     operator = int8_kernel(place, weight, shape.epilogue, plan).operator
 
-    def packed(weight: np.ndarray) -> np.ndarray:
-        return int8_kernel(place, weight, shape.epilogue, plan).weights[0]
+    def packed(weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        return int8_kernel(place, weight, shape.epilogue, plan).weights
 
     return KernelCase(operator, int8_runs(shape, rng, size, columns, packed, operator.out_shape))
 
@@ -211,6 +216,12 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
     runs = {name: (x, one_scale(0.83)) for name, x in inputs.items()}
     runs["ties"] = (inputs.get("integers", images[TYPICAL]), one_scale(0.5))
     return KernelCase(Rescale(size, shape.in_dtype, epilogue, shape.zero), runs)
+
+
+@_case.register
+def _joined(shape: Joined, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
+    parts = [rng.integers(-LIMIT, LIMIT + 1, size).astype(np.int8) for size in shape.shapes]
+    return KernelCase(Concat(shape.shapes, shape.axis), {TYPICAL: tuple(parts)})
 
 
 def _columns(geometry: ConvGeometry) -> Columns:

@@ -1,7 +1,7 @@
 """The peers of a whole model: onnxruntime and OpenVINO, fp32 and int8, as functions that run one sample.
 
 int8 is onnxruntime's static quantisation to a QDQ graph (weights int8 per channel, activations uint8: the fastest form
-for both), which OpenVINO reads too; where NNCF is installed, OpenVINO's int8 model is NNCF's instead.
+for both), which OpenVINO reads too; where NNCF is installed, OpenVINO's int8 model can be NNCF's instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx.version_converter
 Inputs = Mapping[str, np.ndarray]
 Run = Callable[[], Any]
 PER_CHANNEL_OPSET = 13  # the first whose DequantizeLinear knows an axis
-QUANTIZER = "NNCF" if importlib.util.find_spec("nncf") else "QDQ"  # whose int8 model OpenVINO runs
+QUANTIZERS = ("NNCF", "QDQ") if importlib.util.find_spec("nncf") else ("QDQ",)  # whose int8 model OpenVINO runs
 
 
 def onnxruntime_run(model: onnx.ModelProto, inputs: Inputs, threads: int = 1) -> Run:
@@ -90,10 +90,15 @@ def _with_opset(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
 
 
 def peer_runs(
-    model: onnx.ModelProto, inputs: Inputs, calibration: list[Inputs], names: list[str], threads: int = 1
+    model: onnx.ModelProto,
+    inputs: Inputs,
+    calibration: list[Inputs],
+    names: list[str],
+    threads: int = 1,
+    quantizer: str = QUANTIZERS[0],
 ) -> dict[str, Run]:
-    """The peers called ``names``, of "ort fp32", "ort int8", "openvino fp32", "openvino int8"."""
-    quantizing = "ort int8" in names or ("openvino int8" in names and QUANTIZER == "QDQ")
+    """The peers called ``names``, of "ort fp32", "ort int8", "openvino fp32", "openvino int8" (by ``quantizer``)."""
+    quantizing = "ort int8" in names or ("openvino int8" in names and quantizer == "QDQ")
     int8 = quantized(model, calibration) if quantizing else model
     made: dict[str, Callable[[], Run]] = {
         "ort fp32": lambda: onnxruntime_run(model, inputs, threads),
@@ -101,7 +106,7 @@ def peer_runs(
         "openvino fp32": lambda: openvino_run(model, inputs, threads=threads),
         "openvino int8": lambda: (
             openvino_run(int8, inputs, threads=threads)
-            if QUANTIZER == "QDQ"
+            if quantizer == "QDQ"
             else openvino_run(model, inputs, calibration, threads)
         ),
     }

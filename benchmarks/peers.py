@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--isa", default="native", choices=TARGETS)
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
     parser.add_argument("--peers", nargs="*", help="names of the peers to run (default: all of the ISA)")
+    parser.add_argument("--quantizer", choices=("NNCF", "QDQ"), help="of OpenVINO's int8 (default: NNCF if installed)")
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--cpu", type=int, default=0, help="the first core everything runs on")
     parser.add_argument("--threads", type=int, default=1, help="as many cores")
@@ -62,14 +63,15 @@ def main() -> None:
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians and minima in ms by runtime, bytes of our weights, seconds that preparing took."""
     from benchmarks.models import light_model, load_onnx
-    from benchmarks.peer_runtimes import QUANTIZER, peer_runs, random_samples
+    from benchmarks.peer_runtimes import QUANTIZERS, peer_runs, random_samples
     from tvm_ffn.bench import interleaved, kernel_table, kernel_times
 
     model = load_onnx(Path(name)) if Path(name).exists() else light_model(name)
     samples = random_samples(model, 3)
     start = time.perf_counter()
     peers = PEERS[options.isa] if options.peers is None else options.peers
-    runs = peer_runs(model, samples[0], samples, peers, options.threads)
+    quantizer = options.quantizer or QUANTIZERS[0]
+    runs = peer_runs(model, samples[0], samples, peers, options.threads, quantizer)
     prepared = {"peers": time.perf_counter() - start}
     modules = {}
     for ratio in options.rank_ratio:
@@ -91,7 +93,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "weight_bytes": {key: built.report.totals["weight_bytes"] for key, built in modules.items()},
         "int8_bytes": next((built.report.totals["int8_bytes"] for built in modules.values()), None),
         "seconds": prepared,
-        "openvino_int8": QUANTIZER,
+        "openvino_int8": quantizer,
         "isa": options.isa,
         "threads": options.threads,
         "repeat": options.repeat,

@@ -86,7 +86,8 @@ class DigitsMatmul:
 
 @dataclass(frozen=True)
 class TernaryMatmul:
-    """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables) or "masks" (bit masks)."""
+    """A factorised dense layer on ``rows`` activations, ``kernel`` "rows" (row tables), "masks" (bit masks) or
+    "lut" (tables over outputs, targets with such a kernel only)."""
 
     name: str
     kernel: str
@@ -148,7 +149,18 @@ class Pointwise:
     benchmark: bool = False
 
 
-Shape = TernaryConv | PlanesConv | DigitsConv | DigitsMatmul | TernaryMatmul | Int8Conv | Int8Matmul | Pool | Pointwise
+@dataclass(frozen=True)
+class Joined:
+    """Tensors of ``shapes``, strung together along an axis."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    axis: int
+    benchmark: bool = False
+
+
+Linear = TernaryConv | PlanesConv | DigitsConv | DigitsMatmul | TernaryMatmul | Int8Conv | Int8Matmul
+Shape = Linear | Pool | Pointwise | Joined
 
 _SAME = (1, 1, 1, 1)
 _UNEVEN = ConvGeometry(1, 8, 11, 12, (3, 2), (2, 3), (0, 1, 1, 2), (2, 1))
@@ -202,6 +214,7 @@ CODE_CONVS = (
     TernaryConv("code-conv3x3-zero", _SMALL, 30, 6, LEAKY_ZERO, kernel="code"),
     TernaryConv("code-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 21, 8, kernel="code"),
     TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
+    TernaryConv("code-conv3x3-groups", _GROUPED, 7, 6, RESIDUAL, kernel="code"),
     TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
 )
 
@@ -209,6 +222,7 @@ PLANES_CONVS = (
     PlanesConv("planes-conv3x3", _SMALL, 5, 6),
     PlanesConv("planes-conv1x1-one-plane", ConvGeometry(2, 10, 7, 7), 1, 3, RELU),
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
+    PlanesConv("planes-conv3x3-groups", _GROUPED, 4, 5, RESIDUAL),
     PlanesConv("planes-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
 )
@@ -247,6 +261,13 @@ TERNARY_MATMULS = (
     TernaryMatmul("gemv-zero", "masks", 2, 30, 17, 15, LEAKY_ZERO),
     TernaryMatmul("gemv-segments-that-do-not-divide", "masks", 1, 523, 141, 64, zeros=0.0),
     TernaryMatmul("gemv-wide-middle-float", "masks", 7, 65, 129, 10, FLOAT, middle_limit=2047),
+    TernaryMatmul("lut", "lut", 1, 10, 7, 5),
+    TernaryMatmul("lut-one", "lut", 1, 1, 1, 1),
+    TernaryMatmul("lut-rows-residual", "lut", 3, 90, 70, 65, RESIDUAL),
+    TernaryMatmul("lut-segments", "lut", 2, 700, 150, 330, LEAKY, zeros=0.2),
+    TernaryMatmul("lut-zero", "lut", 2, 30, 17, 15, LEAKY_ZERO),
+    TernaryMatmul("lut-segments-that-do-not-divide", "lut", 1, 523, 141, 64, zeros=0.0),
+    TernaryMatmul("lut-wide-middle-float", "lut", 7, 65, 129, 10, FLOAT, middle_limit=2047),
 )
 
 INT8_LAYERS = (
@@ -300,6 +321,10 @@ POINTWISE = (
     Pointwise("quantize", "rescale", (1, 3, 9, 11), INT8, "float32"),
     Pointwise("quantize-zero", "rescale", (1, 3, 9, 11), Epilogue(zero=-60), "float32"),
     Pointwise("quantize-leaky", "rescale", (257,), LEAKY, "float32"),
+    Joined("concat", ((1, 3, 5, 7), (1, 4, 5, 7), (1, 1, 5, 7)), 1),
+    Joined("concat-batch", ((2, 65, 3, 3), (2, 2, 3, 3)), 1),
+    Joined("concat-rows", ((2, 3, 5), (2, 3, 2)), 2),
+    Joined("concat-one-axis", ((5,), (131,)), 0),
 )
 
 
@@ -366,6 +391,7 @@ LAYERS = (
     ),
     TernaryMatmul("gemv-4096x4096-ratio1.0", "masks", 1, 4096, 4096, 4096, benchmark=True),
     TernaryMatmul("gemv-9216x4096-ratio1.0", "masks", 1, 9216, 4096, 4096, RELU, benchmark=True),
+    TernaryMatmul("lut-9216x4096-ratio1.0", "lut", 1, 9216, 4096, 4096, RELU, benchmark=True),
     TernaryMatmul("dense-197x768x768-ratio1.0", "rows", 197, 768, 768, 768, RESIDUAL, benchmark=True),
     Int8Conv(
         "int8-conv7x7-3to64at224", ConvGeometry(1, 3, 224, 224, (7, 7), (2, 2), (3, 3, 3, 3)), 64, RELU, benchmark=True

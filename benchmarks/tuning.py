@@ -66,7 +66,7 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
         Task(FACTORS, None, 1, 1, 1024, 1024, 1024, 0.5, 10, Epilogue()),
     ]
     target = targets.parse_target("llvm")
-    plan = plan_for(targets.architecture(target), targets.vector_bytes(target))
+    plan = plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
     start = time.monotonic()
     with local_board(1) as board:
         session = Session(dict.fromkeys(tasks, 1), target, plan, options.work_dir, board, options.trials, 1e9, 0)

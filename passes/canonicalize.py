@@ -7,6 +7,8 @@
     reshape(reshape(x))                            -> reshape(x)
     add(const, x), multiply(const, x)              -> add(x, const), multiply(x, const)
     clip(x, 0, inf)                                -> relu(x)
+    power(x, 1/2), power(x, 3/4)                   -> sqrt(x), sqrt(x) * sqrt(sqrt(x))     (LRN; vectors have a root)
+    squeeze(avg_pool3d(expand_dims(x)))            -> sum of slices of padded x, / size    (LRN)
     split(x)[i]                                    -> strided_slice(x)
     avg_pool2d over the whole map, no padding      -> mean(x, axis=[2, 3], keepdims=True)
 
@@ -54,6 +56,10 @@ class _Canonicalizer(PyExprMutator):
             return self._sum(call)
         if name == "relax.nn.avg_pool2d":
             return _global_pool(call)
+        if name == "relax.power":
+            return self._power(call)
+        if name == "relax.squeeze":
+            return self._channel_mean(call)
         return call
 
     def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> relax.Expr:
@@ -78,6 +84,39 @@ class _Canonicalizer(PyExprMutator):
             data = inner.args[0]
         same = isinstance(data.ty, relax.TensorType) and data.ty.shape is not None
         return data if same and tvm_ffi.structural_equal(data.ty.shape, call.args[1]) else call
+
+    def _power(self, call: relax.Call) -> relax.Expr:
+        base, exponent = call.args
+        if not isinstance(exponent, tvm.ir.GenericConst) or exponent.value.numpy().size != 1:
+            return call
+        value = float(exponent.value.numpy().item())
+        same = tvm_ffi.structural_equal(base.ty.shape, call.ty.shape)
+        if not same or value not in (0.5, 0.75):
+            return call
+        root = self.builder_.emit(relax.op.sqrt(base))
+        return root if value == 0.5 else relax.op.multiply(root, self.builder_.emit(relax.op.sqrt(root)))
+
+    def _channel_mean(self, call: relax.Call) -> relax.Expr:
+        """The mean over neighbouring channels as sums of slices, which one pass over memory computes with all that
+        is around them."""
+        pool = self._producer(call.args[0], "relax.nn.avg_pool3d")
+        expanded = self._producer(pool.args[0], "relax.expand_dims") if pool is not None else None
+        if pool is None or expanded is None or [int(axis) for axis in expanded.attrs.axis] != [1]:
+            return call
+        attrs, data = pool.attrs, expanded.args[0]
+        size, *others = (int(value) for value in attrs.pool_size)
+        before, after = int(attrs.padding[0]), int(attrs.padding[3])
+        steps = [int(value) for value in (*attrs.strides, *attrs.dilation)]
+        plain = others == [1, 1] and steps == [1] * 6 and attrs.count_include_pad and before + after == size - 1
+        if not plain or data.ty.ndim != 4:
+            return call
+        channels = int(data.ty.shape[1])
+        padded = self.builder_.emit(relax.op.nn.pad(data, [0, 0, before, after, 0, 0, 0, 0]))
+        parts = [relax.op.strided_slice(padded, [1], [start], [start + channels]) for start in range(size)]
+        total = reduce(
+            lambda left, right: self.builder_.emit(relax.op.add(left, right)), map(self.builder_.emit, parts)
+        )
+        return relax.op.multiply(total, relax.const(np.float32(1 / size)))
 
     def _sum(self, call: relax.Call) -> relax.Expr:
         stacked = self._producer(call.args[0], "relax.stack")

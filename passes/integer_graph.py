@@ -20,6 +20,7 @@ from tvm import relax
 
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlans
+from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
@@ -81,7 +82,7 @@ class _Emitter:
             self._linear(unit)
         elif unit.kind == "float":
             self.floats[unit.output] = self.builder.emit(self.same(unit.call, self.float), name_hint=unit.output.name)
-        elif unit.kind in ("view", "concat"):
+        elif unit.kind == "view":
             self.integers[unit.output] = self.builder.emit(self.same(unit.call, self.integer))
         else:
             getattr(self, f"_{unit.kind}")(unit)
@@ -158,6 +159,12 @@ class _Emitter:
             arguments += [self._reshape(self.integer(unit.residual), built.operator.out_shape), built.residual_scale]
         kind = "ternary" if solution.is_ternary else "int8"
         self._store(unit, self._call(f"{kind}_{unit.kind}", built.operator, arguments), is_float=is_float)
+
+    def _concat(self, unit: Unit) -> None:
+        parts = [self.integer(part) for part in unit.call.args[0].fields]
+        axis = int(unit.call.attrs.axis) % len(shape_of(unit.output))
+        operator = Concat(tuple(shape_of(part) for part in parts), axis)
+        self._store(unit, self._call("concat", operator, parts), is_float=False)
 
     def _max_pool2d(self, unit: Unit) -> None:
         operator = MaxPool2d(pool_window(unit))

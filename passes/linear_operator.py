@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ffn.factorize import Factors
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
+from tvm_ffn.kernels.layer_kernel import LayerKernel, LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.passes.bounds import stored_bounds
 from tvm_ffn.solution import LayerSolution
 from tvm_ffn.unit_rows import positions
@@ -66,27 +65,41 @@ def linear_operator(
     shape = (unit.groups, -1)
     scale = (steps / scales.steps.reshape(shape)).astype(np.float32)
     residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
-    place = layer_shape(unit, scales.zero)
-    sums = np.zeros(steps.shape)
-    if solution.is_ternary and solution.factors[0].planes:
-        digits = np.stack([_digits(factors) for factors in solution.factors]) * alive[:, None, :, None].astype(np.int8)
-        kernel = planes_kernel(place, digits, epilogue, plan)
-        sums = integer_weights(digits).sum(axis=2, dtype=np.float64)
-    elif solution.is_ternary:
-        assert scales.zero == 0, "the middle of a two-stage product has no bias"
-        y = np.stack([factors.y.T for factors in solution.factors])
-        x = np.stack([factors.x for factors in solution.factors]) * alive[:, :, None].astype(np.int8)
-        d = np.stack([factors.d for factors in solution.factors])
-        middle_scale = (d * (scales.input / solution.middle_scale)).astype(np.float32)
-        kernel = factored_kernel(place, y, x, middle_scale, 2 ** (middle_bits - 1) - 1, epilogue, plan)
-    else:
-        assert solution.weight is not None
-        kernel = int8_kernel(place, solution.weight, epilogue, plan)
-        sums = solution.weight.sum(axis=2, dtype=np.float64)
+    kernel = unit_kernel(
+        unit, solution, middle_bits, plan, epilogue=epilogue, zero=scales.zero, input_scale=scales.input, alive=alive
+    )
+    sums = _weight_sums(solution, alive)
     real_bias = _real_bias(unit, solution, scales)
     bias = (np.rint(real_bias.reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
     constants = (*kernel.weights, bias, scale)
     return LinearOperator(kernel.operator, constants, residual_scale, kernel.family)
+
+
+def unit_kernel(
+    unit: Unit,
+    solution: LayerSolution,
+    middle_bits: int,
+    plan: KernelPlan,
+    *,
+    epilogue: Epilogue | None = None,
+    zero: int = 0,
+    input_scale: float = 1.0,
+    alive: np.ndarray | None = None,
+) -> LayerKernel:
+    """The kernel of a unit's weights; outputs that are not ``alive`` (groups, m) have none."""
+    place, epilogue = layer_shape(unit, zero), epilogue or Epilogue()
+    if not solution.is_ternary:
+        assert solution.weight is not None
+        return int8_kernel(place, solution.weight, epilogue, plan)
+    if solution.factors[0].planes:
+        return planes_kernel(place, _digits(solution, alive), epilogue, plan)
+    assert zero == 0, "the middle of a two-stage product has no bias"
+    y = np.stack([factors.y.T for factors in solution.factors])
+    x = np.stack([factors.x for factors in solution.factors])
+    x = x if alive is None else x * alive[:, :, None].astype(np.int8)
+    d = np.stack([factors.d for factors in solution.factors])
+    middle_scale = (d * (input_scale / solution.middle_scale)).astype(np.float32)
+    return factored_kernel(place, y, x, middle_scale, 2 ** (middle_bits - 1) - 1, epilogue, plan)
 
 
 def layer_shape(unit: Unit, pad_value: int = 0) -> LayerShape:
@@ -155,6 +168,18 @@ def _real_bias(unit: Unit, solution: LayerSolution, scales: Scales) -> np.ndarra
     return bias + scales.out_zero * scales.steps if _zero_in_bias(unit) else bias
 
 
-def _digits(factors: Factors) -> np.ndarray:
-    """Y as digits int8 (planes, m, n)."""
-    return factors.y.T.reshape(factors.planes, len(factors.a), -1)
+def _digits(solution: LayerSolution, alive: np.ndarray | None) -> np.ndarray:
+    """Y as digits int8 (groups, planes, m, n), zeros in the outputs that are not ``alive``."""
+    digits = np.stack([f.y.T.reshape(f.planes, len(f.a), -1) for f in solution.factors])
+    return digits if alive is None else digits * alive[:, None, :, None].astype(np.int8)
+
+
+def _weight_sums(solution: LayerSolution, alive: np.ndarray) -> np.ndarray:
+    """The sum of each output's weights in the unit of its step, float64 (groups, m): what an input's zero point adds;
+    zeros for factors, whose inputs have none."""
+    if not solution.is_ternary:
+        assert solution.weight is not None
+        return solution.weight.sum(axis=2, dtype=np.float64)
+    if solution.factors[0].planes:
+        return integer_weights(_digits(solution, alive)).sum(axis=2, dtype=np.float64)
+    return np.zeros(alive.shape)

@@ -12,6 +12,7 @@ from tvm_ffn.schedules.generic.ternary_gemv import TernaryGemv
 from tvm_ffn.schedules.generic.tiled import Tiled
 from tvm_ffn.schedules.rule import ScheduleRule
 from tvm_ffn.schedules.x86.code import Code
+from tvm_ffn.schedules.x86.lut import Lut
 
 GENERIC: Sequence[ScheduleRule] = (
     RowTable(),
@@ -23,7 +24,7 @@ GENERIC: Sequence[ScheduleRule] = (
 )
 
 
-X86: Sequence[ScheduleRule] = (Code(), *GENERIC)
+X86: Sequence[ScheduleRule] = (Code(), Lut(), *GENERIC)
 
 
 def rules_for(architecture: str) -> Sequence[ScheduleRule]:

@@ -14,7 +14,7 @@ from typing import Any
 from tvm_ffn.errors import FFNError, ModelError
 from tvm_ffn.feeds import random_inputs
 from tvm_ffn.runtime import Module
-from tvm_ffn.text_table import aligned
+from tvm_ffn.text_table import aligned, shortened
 
 _LINEAR = re.compile(r"(ternary|int8)_(conv2d|dense)\d*")  # functions of layers; equal layers share one
 _BUILTIN = "vm.builtin."
@@ -86,7 +86,7 @@ def kernel_times(module: Module, *, repeat: int = 30, warmup: int = 3) -> list[K
 def kernel_table(times: list[KernelTime]) -> str:
     """The entries as text, in order."""
     head = ("ms", "share", "function", "kernel", "layer")
-    cells = [head] + [(f"{t.median_ms:.3f}", f"{t.share:.1%}", t.function, t.family, t.layer) for t in times]
+    cells = [head] + [(f"{t.median_ms:.3f}", f"{t.share:.1%}", shortened(t.function), t.family, t.layer) for t in times]
     return "\n".join(aligned(cells, left=(2, 3, 4)))
 
 

@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from tvm_ffn.kernel_plan import CODE_KERNEL, DIGITS_KERNEL, GEMV_KERNEL, INT8_KERNEL, PLANES_KERNEL, ROWS_KERNEL
+from tvm_ffn.kernel_plan import (
+    CODE_KERNEL,
+    DIGITS_KERNEL,
+    GEMV_KERNEL,
+    INT8_KERNEL,
+    LUT_KERNEL,
+    PLANES_KERNEL,
+    ROWS_KERNEL,
+)
 from tvm_ffn.kernels.code_conv2d import CodeConv2d
 from tvm_ffn.kernels.digits_conv2d import DigitsConv2d, DigitsDense
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
@@ -23,6 +31,7 @@ from tvm_ffn.kernels.planes_conv2d import PlanesConv2d
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import TernaryGemv
+from tvm_ffn.kernels.ternary_lut import TernaryLut
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ RATES = {
     (PLANES_KERNEL, 16): Rates(0.250, 13.4, 13.4, load=0.401, miss=1.68),
     (DIGITS_KERNEL, 32): Rates(1.20, 15.8, 7.32, start=11.3),
     (DIGITS_KERNEL, 16): Rates(0.694, 12.6, 3.10, start=20.3),
+    (LUT_KERNEL, 32): Rates(1.1),
     (GEMV_KERNEL, 32): Rates(2.14),
     (GEMV_KERNEL, 16): Rates(1.22),
     (INT8_KERNEL, 32): Rates(0.500, 0.632, 4.81),
@@ -69,6 +79,7 @@ _FAMILIES = {
     TernaryConv2d: ROWS_KERNEL,
     TernaryDense: ROWS_KERNEL,
     TernaryGemv: GEMV_KERNEL,
+    TernaryLut: LUT_KERNEL,
     CodeConv2d: CODE_KERNEL,
     PlanesConv2d: PLANES_KERNEL,
     DigitsConv2d: DIGITS_KERNEL,

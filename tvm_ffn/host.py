@@ -9,7 +9,8 @@ from pathlib import Path
 
 # The features generated code can depend on: LLVM's name -> name in /proc/cpuinfo.
 _SAME_NAME = (
-    *("ssse3", "avx", "avx2", "fma", "f16c", "bmi2", "gfni"),
+    *("ssse3", "avx", "avx2", "fma", "f16c", "bmi2", "gfni", "popcnt", "movbe"),
+    *("sse4a", "fma4", "xop", "tbm"),  # AMD's own
     *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi"),
 )
 X86_FEATURES = {name: name for name in _SAME_NAME} | {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
 GEMV_KERNEL = "masks"
+LUT_KERNEL = "lut"
 CODE_KERNEL = "code"
 PLANES_KERNEL = "planes"
 DIGITS_KERNEL = "digits"
@@ -28,7 +29,8 @@ class KernelPlan:
     outputs of a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
-    ``dense_vectors`` of outputs in registers, at most.
+    ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
+    that share a table of sums (0: masks instead).
     """
 
     isa: str = ""
@@ -46,6 +48,7 @@ class KernelPlan:
     dot_groups: int = 8
     dot_chunk: int = 512
     dense_vectors: int = 8
+    lut_vectors: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,22 @@ class KernelPlans:
         return replace(self, layers={**self.layers, name: replace(self.of(name), **decisions)})
 
 
-def plan_for(architecture: str, vector_bytes: int) -> KernelPlan:
-    """Start values for a CPU with vectors of ``vector_bytes``, measured on AVX-512 and AVX2."""
+_DOTS = {  # the best first
+    ("x86_64", 64): ("avx512vnni", "avx512"),
+    ("x86_64", 32): ("avxvnni", "avx2"),
+    ("x86_64", 16): ("sse2",),
+    ("aarch64", 16): ("neon",),
+}
+_NEEDS_FEATURE = ("avx512vnni", "avxvnni")  # of the same name
+
+
+def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = ()) -> KernelPlan:
+    """Start values for a CPU with vectors of ``vector_bytes`` and LLVM's ``features``, measured on AVX-512 and AVX2."""
     isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
-    dot = {64: "avx512", 32: "avx2", 16: "sse2"}[vector_bytes] if architecture == "x86_64" else "plain"
-    dot = "neon" if architecture == "aarch64" else dot
-    digit_vectors = 4 if vector_bytes == 64 else 16 if architecture == "aarch64" else 8
+    dots = _DOTS.get((architecture, vector_bytes), ("plain",))
+    dot = next(name for name in dots if name not in _NEEDS_FEATURE or name in features)
+    lanes = vector_bytes // 2
+    if vector_bytes == 64:  # two vectors of pixels hide what finds a row, nine the ends of lists
+        return KernelPlan(isa, dot, lanes, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
-    return KernelPlan(chunk=chunk, dot=dot, isa=isa, lanes=vector_bytes // 2, digit_vectors=digit_vectors)
+    return KernelPlan(isa, dot, lanes, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)

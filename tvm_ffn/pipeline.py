@@ -152,7 +152,9 @@ def factorize(c: Compilation) -> None:
 
 def choose(c: Compilation) -> None:
     """Decide each layer's kernel: start values, weights as code where that pays, what tuning found."""
-    plans = KernelPlans(plan_for(targets.architecture(c.target), targets.vector_bytes(c.target)))
+    plans = KernelPlans(
+        plan_for(targets.architecture(c.target), targets.vector_bytes(c.target), targets.required_features(c.target))
+    )
     if c.config.optimize == "speed":
         plans = choose_code(c.quantized, plans)
     c.tasks = tasks_of(c.quantized, plans)

@@ -87,7 +87,7 @@ def tune(
         session = Session(
             tasks,
             parsed,
-            plan_for(targets.architecture(parsed), targets.vector_bytes(parsed)),
+            plan_for(targets.architecture(parsed), targets.vector_bytes(parsed), targets.required_features(parsed)),
             Path(work_dir),
             boards,
             trials,

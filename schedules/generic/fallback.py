@@ -1,6 +1,7 @@
 """The last rule: whatever the graph still holds runs in parallel over its outer spatial loops.
 
 Takes every function, those of TVM's own legalisation included; the innermost spatial loop is left to LLVM's vectoriser.
+An elementwise block that one elementwise block reads is computed there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,19 @@ class Fallback:
 
     def apply(self, function: PrimFunc, machine: Machine) -> PrimFunc | None:
         sch = s_tir.Schedule(function)
-        for block in sch.get_child_blocks(sch.get_sblock("root")):
+        root = sch.get_sblock("root")
+        for block in reversed(sch.get_child_blocks(root)):
+            consumers = sch.get_consumers(block)
+            if len(consumers) == 1 and _is_elementwise(sch, block) and _is_elementwise(sch, consumers[0]):
+                sch.compute_inline(block)
+        for block in sch.get_child_blocks(root):
             _parallel_outer(sch, block)
         return sch.mod["main"]
+
+
+def _is_elementwise(sch: s_tir.Schedule, block: SBlockRV) -> bool:
+    """Whether every axis is spatial: no reduction, and one value an instance."""
+    return all(axis.iter_type == 0 for axis in sch.get(block).iter_vars)
 
 
 def _parallel_outer(sch: s_tir.Schedule, block: SBlockRV) -> None:

@@ -1,4 +1,4 @@
-"""Schedule of separable pooling: one image plane at a time, vectors along the rows."""
+"""Schedule of separable pooling: one image plane at a time, vectors along all of its rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Pool2d:
         for name in ("pool", "columns"):
             block = sch.get_sblock(name)
             sch.compute_at(block, plane, preserve_unit_loops=True)
-            row, column, window = sch.get_loops(block)[-3:]
-            sch.reorder(row, window, column)
+            place, window = sch.get_loops(block)[-2:]
+            sch.reorder(window, place)
             sch.decompose_reduction(block, window)
+        if "padded" in {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}:
+            sch.compute_at(sch.get_sblock("padded"), plane, preserve_unit_loops=True)
         return sch.mod["main"]

@@ -237,6 +237,14 @@ def test_operators_without_a_numpy_form_run_through_tvm() -> None:
     check(nodes, {}, opset=12)
 
 
+@pytest.mark.parametrize(
+    ("exponent", "expected"), [(0.5, ["sqrt"]), (0.75, ["sqrt", "sqrt", "multiply"]), (0.6, ["power"])]
+)
+def test_powers_that_are_roots(exponent: float, expected: list[str]) -> None:
+    weights = {"e": np.array(exponent, np.float32)}
+    assert check([node("Abs", ["x"], "a"), node("Pow", ["a", "e"])], weights, (2, 7))[0][1:] == expected
+
+
 def test_model_functions_are_inlined() -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
     twice = helper.make_function("mine", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], "b")], opsets[:1])

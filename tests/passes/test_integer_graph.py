@@ -320,7 +320,7 @@ def test_pooling_after_an_island_is_integer() -> None:
 
 def test_concatenation_before_a_layer_is_integer() -> None:
     calls = build(mixed_concatenation()).calls
-    assert ("concat", "", "int8") in calls
+    assert ("call_tir", "concat", "int8") in calls
 
 
 # Outputs of other kinds.

@@ -30,7 +30,7 @@ from tvm_ffn.kernels import epilogue
 from tvm_ffn.kernels.builder import KernelBuilder
 
 TARGETS = {
-    "avx512": "llvm -mcpu=znver4",
+    "avx512": "llvm -mcpu=cascadelake",
     "avx2": "llvm -mcpu=x86-64-v3",
     "aarch64": "llvm -mtriple=aarch64-linux-gnu",
     "neoverse-v2": "llvm -mcpu=neoverse-v2",
@@ -57,6 +57,9 @@ NAMES = (
     "gemv",
     "gemv-rows-residual",
     "gemv-segments",
+    "lut",
+    "lut-rows-residual",
+    "lut-segments",
 )
 Ternary = shapes.TernaryConv | shapes.PlanesConv | shapes.DigitsConv | shapes.DigitsMatmul | shapes.TernaryMatmul
 RECORDS = {shape.name: shape for shape in shapes.tested()}

@@ -43,7 +43,7 @@ def test_two_servers_measure_twice_as_much(tmp_path: Path) -> None:
     from tvm import s_tir
 
     target = targets.parse_target("llvm")
-    plan = plan_for(targets.architecture(target), targets.vector_bytes(target))
+    plan = plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
     space = space_of(planes(), plan)
     built = CandidateBuilder(target, plan).build(decide(s_tir.Schedule(workload(planes())), space, space.default).mod)
     with farm(1, KEY) as address:

@@ -30,7 +30,7 @@ from tvm_ffn.tuning.table import TABLE_FILE, TunedTable
 from tvm_ffn.tuning.task import Task
 
 TARGET = targets.parse_target("llvm")
-PLAN = plan_for(targets.architecture(TARGET), targets.vector_bytes(TARGET))
+PLAN = plan_for(targets.architecture(TARGET), targets.vector_bytes(TARGET), targets.required_features(TARGET))
 
 
 @pytest.fixture(scope="module")

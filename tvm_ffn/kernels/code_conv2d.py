@@ -16,7 +16,7 @@ from tvm.tirx import Buffer
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
+from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
 from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
@@ -28,8 +28,8 @@ from tvm_ffn.kernels.work import Cost
 
 @dataclass(frozen=True, eq=False)
 class CodeConv2d(CodeTiledConv2d):
-    """Static description with the matrices: ``y`` int8 (k, n), ``x`` int8 (m, k); ``limits`` bound the magnitudes of
-    input and middle."""
+    """Static description with the matrices: ``y`` int8 (groups, k, n), ``x`` int8 (groups, m, k); ``limits`` bound the
+    magnitudes of input and middle."""
 
     y: np.ndarray
     x: np.ndarray
@@ -37,32 +37,32 @@ class CodeConv2d(CodeTiledConv2d):
 
     @property
     def outputs(self) -> int:
-        return len(self.x)
+        return self.x.shape[1]
 
     @property
     def terms(self) -> int:
-        return len(self.y)
+        return self.y.shape[1]
 
     @cached_property
     def code_y(self) -> TernaryCode:
         """Stage one, reading the planes."""
         offsets = plane_offsets(self.geometry, self.pixels)
-        bounds = column_bounds(self.y, self.limits[0])
-        return TernaryCode(self.y, bounds, offsets, self.tile * INT16_BYTES, self.isa, self.style)
+        y = block_diagonal(self.y)
+        bounds = column_bounds(y, self.limits[0])
+        return TernaryCode(y, bounds, offsets, self.tile * INT16_BYTES, self.isa, self.style)
 
     @cached_property
     def code_x(self) -> TernaryCode:
         """Stage two, reading the tile's middle."""
-        row = self.tile * INT16_BYTES
-        return TernaryCode(
-            self.x, column_bounds(self.x, self.limits[1]), np.arange(self.terms) * row, row, self.isa, self.style
-        )
+        row, x = self.tile * INT16_BYTES, block_diagonal(self.x)
+        bounds = column_bounds(x, self.limits[1])
+        return TernaryCode(x, bounds, np.arange(x.shape[1]) * row, row, self.isa, self.style)
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels; the instructions name every place, nothing is looked up."""
-        adds = self.code_y.adds + self.code_x.adds
-        scaled = self.terms + self.outputs * self.epilogue.multiplies
-        constants = 4 * self.terms + CONSTANT_BYTES * self.outputs
+        adds, groups = self.code_y.adds + self.code_x.adds, self.geometry.groups
+        scaled = groups * (self.terms + self.outputs * self.epilogue.multiplies)
+        constants = groups * (4 * self.terms + CONSTANT_BYTES * self.outputs)
         code_bytes = self.code_y.code_bytes + self.code_x.code_bytes
         return Cost(pixels * adds, pixels * scaled, 0, code_bytes + constants)
 
@@ -76,18 +76,20 @@ class CodeConv2d(CodeTiledConv2d):
         return 1
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
-        """The middle scale, float32 (1, k)."""
-        return [b.arg("middle_scale", (1, self.terms), "float32")]
+        """The middle scale, float32 (groups, k)."""
+        return [b.arg("middle_scale", (self.geometry.groups, self.terms), "float32")]
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Blocks "y_code", "middle" and "x_code"."""
         first = self.code_y.product(b, "y_code", *self.inputs_of(tile), self.tile)
+        terms = self.geometry.groups * self.terms
 
         def requantized(k: Any, p: Any) -> Any:
-            return ep.requantize(segment_total(first, k, p), arguments[0][0, k], self.limits[1])
+            scale = arguments[0][k // self.terms, k % self.terms]
+            return ep.requantize(segment_total(first, k, p), scale, self.limits[1])
 
-        middle = b.compute("middle", (self.terms, self.tile), "int16", requantized)
-        whole = middle[0 : self.terms, 0 : self.tile]
+        middle = b.compute("middle", (terms, self.tile), "int16", requantized)
+        whole = middle[0:terms, 0 : self.tile]
         second = self.code_x.product(b, "x_code", whole, middle[0, 0], self.tile)
         return lambda m, p: segment_total(second, m, p)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import CodeStyle
@@ -18,9 +20,19 @@ def tile_for(geometry: ConvGeometry, isa: VectorISA, style: CodeStyle) -> int:
     return -(-vectors // tiles) * isa.lanes
 
 
+def block_diagonal(matrices: np.ndarray) -> np.ndarray:
+    """(groups, ..., m, n) to (..., groups * m, groups * n): each group's outputs read its own inputs only."""
+    groups, *outer, m, n = matrices.shape
+    whole = np.zeros((*outer, groups, m, groups, n), matrices.dtype)
+    for group, matrix in enumerate(matrices):
+        whole[..., group, :, group, :] = matrix
+    return whole.reshape(*outer, groups * m, groups * n)
+
+
 @dataclass(frozen=True, eq=False)
 class CodeTiledConv2d(TiledConv2d):
-    """A convolution of one group over tiles of ``tile`` pixels, a multiple of the ISA's lanes."""
+    """A convolution over tiles of ``tile`` pixels, a multiple of the ISA's lanes. Its groups are one matrix of blocks,
+    as zeros cost nothing."""
 
     op: ClassVar[str] = "ternary_code_conv2d"
     isa: VectorISA
@@ -30,6 +42,10 @@ class CodeTiledConv2d(TiledConv2d):
     @property
     def pixel_block(self) -> int:
         return self.tile
+
+    @property
+    def tile_groups(self) -> int:
+        return 1
 
     def inputs_of(self, tile: Tile) -> tuple[Any, Any]:
         """The region that the code reads, and its first element."""

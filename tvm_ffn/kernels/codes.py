@@ -4,8 +4,10 @@
   index of the row-table kernel. They lie in the order the kernel reads them, ``[segment, chunk, row, group]``, four or
   eight to a word: loading each byte on its own would compete with the table's rows for the load ports (1.7x slower).
 * ``pack_masks``: two bits an entry, 16 outputs a word (is it +1, is it -1), for products with few pixels.
+* ``pack_words``: three such groups to a word of 16 bits, 1.78 bits an entry, 32 outputs side by side: the indices of an
+  instruction that looks 32 int16 up at once.
 
-Both are cut into *segments* short enough that a sum of int16 lanes cannot overflow: `segments` derives the cut from the
+All are cut into *segments* short enough that a sum of int16 lanes cannot overflow: `segments` derives the cut from the
 actual matrix and the largest activation, it is never hoped for.
 """
 
@@ -18,6 +20,9 @@ import numpy as np
 INT16_MAX = 32767
 GROUP = 3
 ZERO_CODE = 13  # three zero digits
+LUT_BITS = 5  # of a code in a word
+LUT_STEP = 9  # entries in a word of 16 bits
+LUT_LANES = 32
 _WEIGHTS = np.array([1, 3, 9], np.uint8)
 
 
@@ -121,6 +126,26 @@ def pack_masks(ternary: np.ndarray, lanes: int) -> np.ndarray:
     weights = (1 << np.arange(16, dtype=np.uint16))[None, None, :, None]
     words = [((blocks == sign) * weights).sum(2, dtype=np.uint16) for sign in (1, -1)]
     return np.ascontiguousarray(np.stack(words).transpose(1, 3, 0, 2))
+
+
+def pack_words(ternary: np.ndarray, cut: Segments, block: int) -> np.ndarray:
+    """Words of a (R, K) ternary matrix cut in steps of `LUT_STEP`: uint16 (ceil(R / ``block``), steps, ``block``), the
+    code of the first three entries in the lowest bits, zeros beyond the last row and column."""
+    rows, columns = ternary.shape
+    padded = np.zeros((-(-rows // block) * block, cut.steps * LUT_STEP), np.int8)
+    padded[:rows, :columns] = ternary
+    groups = (padded + 1).astype(np.uint16).reshape(-1, block, cut.steps, LUT_STEP // GROUP, GROUP)
+    codes = (groups * _WEIGHTS).sum(-1, dtype=np.uint16)
+    words = (codes << (LUT_BITS * np.arange(LUT_STEP // GROUP, dtype=np.uint16))).sum(-1, dtype=np.uint16)
+    return np.ascontiguousarray(words.transpose(0, 2, 1))
+
+
+def unpack_words(words: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Inverse of `pack_words`: the (``rows``, ``columns``) ternary matrix, int8."""
+    shifts = LUT_BITS * np.arange(LUT_STEP // GROUP, dtype=np.uint16)
+    codes = (words.transpose(0, 2, 1)[..., None] >> shifts) & (2**LUT_BITS - 1)
+    digits = (codes[..., None] // _WEIGHTS % 3).astype(np.int8) - 1
+    return digits.reshape(words.shape[0] * words.shape[2], -1)[:rows, :columns]
 
 
 def unpack_masks(masks: np.ndarray, rows: int) -> np.ndarray:

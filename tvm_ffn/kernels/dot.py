@@ -1,8 +1,9 @@
-"""How a processor sums products of int16, one record an instruction set.
+"""How a processor sums products of int8, one record an instruction set.
 
 x86 has one instruction for two of them: ``pmaddwd`` multiplies int16 by int16 and adds neighbours to an int32, exactly
-for all values of int8. LLVM makes ``vpdpwssd`` of it and the addition to the sum where there is one. Elsewhere the sum
-is written plainly, one product at a time (NEON: ``smlal``).
+for all values of int8. LLVM makes ``vpdpwssd`` of it and the addition to the sum where there is one. VNNI has one for
+four, ``vpdpbusd``, which takes uint8 by int8: the activations are raised by 128, and every sum starts at -128 times its
+weights. Elsewhere the sum is written plainly, one product at a time (NEON: ``smlal``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
+
+BYTE_BITS = 8
+RAISED = 128  # what turns int8 into uint8
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,13 @@ class Dot:
 
     lanes: int
     registers: int
+    width: int = 1
     intrinsic: str = ""
 
     @property
-    def width(self) -> int:
-        return 2 if self.intrinsic else 1
+    def of_bytes(self) -> bool:
+        """Whether the instruction takes bytes, activations as uint8."""
+        return self.width == 4
 
     @property
     def sums(self) -> str:
@@ -31,30 +38,65 @@ class Dot:
         return f"int32x{self.lanes}"
 
     @property
-    def inputs(self) -> str:
-        """Type of the vector of inputs that belongs to it."""
-        return f"int16x{self.lanes * self.width}"
+    def activations(self) -> str:
+        """Type of one activation as the instruction takes it."""
+        return "uint8" if self.of_bytes else "int16"
+
+    @property
+    def weights(self) -> str:
+        """Type of one weight as the instruction takes it."""
+        return "int8" if self.of_bytes else "int16"
+
+    def start(self, weight: np.ndarray) -> np.ndarray:
+        """What sums over the last axis of ``weight`` start at, int32."""
+        sums = weight.sum(axis=-1, dtype=np.int32)
+        return -RAISED * sums if self.of_bytes else np.zeros_like(sums)
+
+    def widened(self, value: Any) -> Any:
+        """One int8 activation as the instruction takes it."""
+        if self.of_bytes:
+            return T.bitwise_xor(T.reinterpret("uint8", value), T.uint8(RAISED))
+        return T.Cast("int16", value)
 
     def pack(self, inputs: list[Any]) -> Any:
-        """A vector of `inputs` from ``width`` vectors of int8, taking one of each in turn."""
+        """A vector of activations from ``width`` vectors of int8, taking one of each in turn."""
+        vector = f"{self.activations}x{self.lanes * self.width}"
         if self.width == 1:
-            return T.Cast(self.inputs, inputs[0])
-        low, high = (T.Cast(self.sums, item) for item in inputs)
-        mask, shift = (T.Broadcast(T.int32(value), self.lanes) for value in (0xFFFF, 16))
-        return T.reinterpret(self.inputs, T.bitwise_or(T.bitwise_and(low, mask), T.shift_left(high, shift)))
+            return T.Cast(vector, inputs[0])
+        bits = 32 // self.width
+        mask = T.Broadcast(T.int32(2**bits - 1), self.lanes)
+        packed = T.bitwise_and(T.Cast(self.sums, inputs[0]), mask)
+        for place, item in enumerate(inputs[1:], 1):
+            wide = T.Cast(self.sums, item)
+            part = wide if place == self.width - 1 else T.bitwise_and(wide, mask)
+            packed = T.bitwise_or(packed, T.shift_left(part, T.Broadcast(T.int32(place * bits), self.lanes)))
+        if self.of_bytes:
+            packed = T.bitwise_xor(packed, T.Broadcast(T.int32(-0x7F7F7F80), self.lanes))
+        return T.reinterpret(vector, packed)
 
-    def add(self, total: Any, inputs: Any, weights: Any) -> Any:
-        """``total`` plus the products of a vector of `inputs` and ``width`` int16, the same ones for every lane."""
+    def spread(self, group: Any) -> Any:
+        """A vector whose every lane is the same ``width`` activations or weights."""
         if self.width == 1:
-            return total + T.Cast(self.sums, inputs) * T.Broadcast(T.Cast("int32", weights), self.lanes)
-        pairs = T.reinterpret(self.inputs, T.Broadcast(T.reinterpret("int32", weights), self.lanes))
-        return total + T.call_llvm_pure_intrin(self.sums, self.intrinsic, inputs, pairs)
+            return T.Broadcast(group, self.lanes)
+        return T.Broadcast(T.reinterpret("int32", group), self.lanes)
+
+    def add(self, total: Any, activations: Any, weights: Any) -> Any:
+        """``total`` plus the products of a vector of activations and one of weights, as `pack` or `spread` make it."""
+        if self.width == 1:
+            return total + T.Cast(self.sums, activations) * T.Cast(self.sums, weights)
+        if self.of_bytes:
+            quads = (T.reinterpret(f"int8x{4 * self.lanes}", value) for value in (activations, weights))
+            return T.call_llvm_pure_intrin(self.sums, self.intrinsic, total, *quads)
+        pairs = (T.reinterpret(f"int16x{2 * self.lanes}", value) for value in (activations, weights))
+        return total + T.call_llvm_pure_intrin(self.sums, self.intrinsic, *pairs)
 
 
 DOTS = {
-    "avx512": Dot(16, 32, "llvm.x86.avx512.pmaddw.d.512"),
-    "avx2": Dot(8, 16, "llvm.x86.avx2.pmadd.wd"),
-    "sse2": Dot(4, 16, "llvm.x86.sse2.pmadd.wd"),
+    "avx512vnni": Dot(16, 32, 4, "llvm.x86.avx512.vpdpbusd.512"),
+    "avx512": Dot(16, 32, 2, "llvm.x86.avx512.pmaddw.d.512"),
+    "avxvnni": Dot(8, 16, 4, "llvm.x86.avx512.vpdpbusd.256"),
+    "avx2": Dot(8, 16, 2, "llvm.x86.avx2.pmadd.wd"),
+    "sse2": Dot(4, 16, 2, "llvm.x86.sse2.pmadd.wd"),
     "neon": Dot(4, 32),
     "plain": Dot(4, 16),
 }

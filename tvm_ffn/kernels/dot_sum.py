@@ -1,7 +1,7 @@
 """Sums of int8 products for one tile of pixels, exact in int32.
 
-    for chunk of inputs:    columns: the chunk's activations as int16, `Dot.width` inputs of a pixel side by side
-        for block of rows:  wide: its weights as int16, small enough for L1
+    for chunk of inputs:    columns: the chunk's activations, `Dot.width` inputs of a pixel side by side
+        for block of rows:  wide: its weights as the instruction takes them, small enough for L1
             for group of pixels, for inputs of an instruction:  registers += columns * wide
 
 Cost of an instruction's inputs: rows * vectors multiplies and as many additions, rows + vectors loads; with two
@@ -23,6 +23,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import DOTS, Dot, sequence
 
 MOST_VECTORS = 4
+START_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -99,40 +100,53 @@ class DotCut:
         return self.chunks, self.blocks, self.steps, self.tile.rows, self.tile.dot.width
 
     @property
-    def size(self) -> int:
-        """Bytes of packed weights."""
+    def products(self) -> int:
+        """Of one pixel."""
         return self.rows * self.padded_inputs
+
+    @property
+    def size(self) -> int:
+        """Bytes of packed weights and of what sums start at."""
+        return self.rows * (self.padded_inputs + START_BYTES)
 
     @property
     def padded_inputs(self) -> int:
         """Inputs of all chunks."""
         return self.chunks * self.steps * self.tile.dot.width
 
-    def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Weights int8 (groups, m, n) as the kernel reads them, zeros beyond the last output and input."""
+    def pack(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights int8 (groups, m, n) as the kernel reads them, zeros beyond the last output and input, and what the
+        sums start at, int32 (groups, rows)."""
         chunks, blocks, steps, rows, width = self.shape
         padded = np.zeros((len(weight), self.rows, self.padded_inputs), np.int8)
         padded[:, : self.outputs, : self.inputs] = weight
         apart = padded.reshape(-1, blocks, rows, chunks, steps, width)
-        return np.ascontiguousarray(apart.transpose(0, 3, 1, 4, 2, 5))
+        return np.ascontiguousarray(apart.transpose(0, 3, 1, 4, 2, 5)), self.tile.dot.start(padded)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
-        """Inverse of `pack`."""
+        """The weights that `pack` was given."""
         padded = packed.transpose(0, 2, 4, 1, 3, 5).reshape(len(packed), self.rows, self.padded_inputs)
         return padded[:, : self.outputs, : self.inputs]
 
 
 def dot_sum(
-    b: KernelBuilder, weights: Buffer, cut: DotCut, group: Any, *, reads: Any, value: Callable[[Any, Any], Any]
+    b: KernelBuilder,
+    weights: Buffer,
+    start: Buffer,
+    cut: DotCut,
+    group: Any,
+    *,
+    reads: Any,
+    value: Callable[[Any, Any], Any],
 ) -> Buffer:
     """Add block "dot": int32 sums (rows, pixels) of one tile and ``group`` of ``weights`` int8 (groups,
-    *`DotCut.shape`); ``value(k, p)`` is the vector of int8 inputs k from pixel p of the tile on, ``reads`` the region
-    of all."""
+    *`DotCut.shape`), each from ``start`` int32 (groups, rows) on; ``value(k, p)`` is the vector of int8 inputs k from
+    pixel p of the tile on, ``reads`` the region of all."""
     tile, dot = cut.tile, cut.tile.dot
     rows, lanes, width = tile.rows, dot.lanes, dot.width
     total = b.tensor("total", (cut.rows, tile.pixels), "int32")
-    columns = b.tensor("columns", (tile.groups, cut.steps, tile.group * width), "int16")
-    wide = b.tensor("wide", (cut.steps * rows * width,), "int16")
+    columns = b.tensor("columns", (tile.groups, cut.steps, tile.group * width), dot.activations)
+    wide = b.tensor("wide", (cut.steps * rows * width,), dot.weights)
     # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
     sums = [b.tensor(f"sum{row}", (tile.group,), "int32") for row in range(rows)]
 
@@ -152,7 +166,7 @@ def dot_sum(
     def widen(chunk: Any, block: Any) -> None:
         with T.serial(cut.steps * rows * width) as i:
             item = weights[group, chunk, block, i // (rows * width), i // width % rows, i % width]
-            T.buffer_store(wide, T.Cast("int16", item), [i])
+            T.buffer_store(wide, T.Cast(dot.weights, item), [i])
 
     def multiply(block: Any, pixels: Any) -> None:
         def place(row: int, first: int) -> list[Any]:
@@ -160,7 +174,7 @@ def dot_sum(
 
         def accumulate(target: Buffer, row: int, first: int) -> None:
             inputs = columns[pixels, step, sequence(first * width, lanes * width)]
-            weight = wide[sequence((step * rows + row) * width, width)]
+            weight = dot.spread(wide[sequence((step * rows + row) * width, width)])
             at = sequence(first, lanes)
             T.buffer_store(target, dot.add(target[at], inputs, weight), [at])
 
@@ -170,9 +184,10 @@ def dot_sum(
         each_sum(lambda target, *at: T.buffer_store(total, target[sequence(at[1], lanes)], place(*at)))
 
     packed = weights[(group, *(slice(0, extent) for extent in cut.shape))]
-    with b.program("dot", reads=[reads, packed], writes=[total[0 : cut.rows, 0 : tile.pixels]]):
+    everything = [reads, packed, start[group, 0 : cut.rows]]
+    with b.program("dot", reads=everything, writes=[total[0 : cut.rows, 0 : tile.pixels]]):
         with T.serial(cut.rows) as m, T.serial(tile.pixels // lanes) as vector:
-            T.buffer_store(total, T.Broadcast(T.int32(0), lanes), [m, sequence(vector * lanes, lanes)])
+            T.buffer_store(total, T.Broadcast(start[group, m], lanes), [m, sequence(vector * lanes, lanes)])
         with T.serial(cut.chunks) as chunk:
             copy_columns(chunk)
             with T.serial(cut.blocks) as block:

@@ -12,12 +12,13 @@ from tvm_ffn.kernel_plan import (
     DIGITS_KERNEL,
     GEMV_KERNEL,
     INT8_KERNEL,
+    LUT_KERNEL,
     PLANES_KERNEL,
     ROWS_KERNEL,
     KernelPlan,
 )
 from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.codes import GROUP, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.codes import GROUP, INT16_MAX, LUT_STEP, pack_groups, pack_masks, pack_words, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.dot_sum import dot_tile
@@ -32,6 +33,7 @@ from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
+from tvm_ffn.kernels.ternary_lut import TernaryLut
 
 INT8_LIMIT = 127
 FEW_ROWS = 8  # below this many rows the vectors of a dense layer's kernels run over outputs
@@ -65,7 +67,7 @@ def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, pla
     """Digits int8 (groups, planes, m, n) as code or as lists; a dense layer on few rows has the same numbers from the
     int8 kernel."""
     if shape.geometry is not None and plan.code:
-        code = planes_conv2d(shape.geometry, digits[0], INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
+        code = planes_conv2d(shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
         return LayerKernel(code, (), f"{PLANES_KERNEL}-{plan.isa}")
     if shape.few_rows:
         return int8_kernel(shape, integer_weights(digits), epilogue, plan)
@@ -96,6 +98,12 @@ def factored_kernel(
     groups, terms, inputs = y.shape
     outputs = x.shape[1]
     flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
+    if shape.few_rows and plan.lut_vectors and limit * LUT_STEP <= INT16_MAX:
+        cut_y = segments(flat_y, INT8_LIMIT, step=LUT_STEP, chunk=inputs)
+        cut_x = segments(flat_x, limit, step=LUT_STEP, chunk=terms)
+        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut_vectors, epilogue)
+        words = pack_words(y[0], cut_y, lut.block), middle_scale, pack_words(x[0], cut_x, lut.block)
+        return LayerKernel(lut, words, LUT_KERNEL)
     if shape.few_rows:
         cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)
         cut_x = segments(flat_x, limit, step=1, chunk=terms)
@@ -103,7 +111,7 @@ def factored_kernel(
         return LayerKernel(gemv, (pack_masks(y[0], LANES), middle_scale, pack_masks(x[0], LANES)), GEMV_KERNEL)
     if shape.geometry is not None and plan.code:
         limits = INT8_LIMIT, limit
-        code = code_conv2d(shape.geometry, y[0], x[0], limits, epilogue, ISAS[plan.isa], _style(plan))
+        code = code_conv2d(shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan))
         return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
     cut_y = segments(flat_y, INT8_LIMIT, step=GROUP, chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=GROUP, chunk=plan.chunk)
@@ -128,11 +136,11 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
             chunk=plan.dot_chunk,
         )
         conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs)
-        return LayerKernel(conv, (conv.cut.pack(weight),), INT8_KERNEL)
+        return LayerKernel(conv, conv.cut.pack(weight), INT8_KERNEL)
     dense = Int8Dense(
         shape.rows, inputs, outputs, epilogue, dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
     )
-    return LayerKernel(dense, (dense.pack(weight[0]),), INT8_KERNEL)
+    return LayerKernel(dense, dense.pack(weight[0]), INT8_KERNEL)
 
 
 def _style(plan: KernelPlan) -> CodeStyle:

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.code_tile import CodeTiledConv2d, tile_for
+from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
 from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
@@ -31,23 +31,24 @@ from tvm_ffn.kernels.work import Cost
 
 @dataclass(frozen=True, eq=False)
 class PlanesConv2d(CodeTiledConv2d):
-    """Static description with the digits: int8 (planes, m, n), the highest first; ``limit`` bounds the input."""
+    """Static description with the digits int8 (groups, planes, m, n), the highest first; ``limit`` bounds the input."""
 
     digits: np.ndarray
     limit: int
 
     @property
     def planes(self) -> int:
-        return len(self.digits)
+        return self.digits.shape[1]
 
     @property
     def outputs(self) -> int:
-        return self.digits.shape[1]
+        return self.digits.shape[2]
 
     @cached_property
     def code(self) -> TernaryCode:
         """All planes below each other."""
-        flat = self.digits.reshape(-1, self.digits.shape[2])
+        whole = block_diagonal(self.digits)
+        flat = whole.reshape(-1, whole.shape[2])
         offsets = plane_offsets(self.geometry, self.pixels)
         return TernaryCode(
             flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style
@@ -55,9 +56,10 @@ class PlanesConv2d(CodeTiledConv2d):
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
-        adds = self.code.adds + (self.planes - 1) * self.outputs
-        constants = CONSTANT_BYTES * self.outputs
-        multiplies = self.outputs * self.epilogue.multiplies
+        outputs = self.geometry.groups * self.outputs
+        adds = self.code.adds + (self.planes - 1) * outputs
+        constants = CONSTANT_BYTES * outputs
+        multiplies = outputs * self.epilogue.multiplies
         return Cost(pixels * adds, pixels * multiplies, 0, self.code.code_bytes + constants)
 
     def further_work(self, pixels: int) -> dict[str, int]:
@@ -71,11 +73,12 @@ class PlanesConv2d(CodeTiledConv2d):
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "y_code"; the planes are joined where the sum is read."""
         parts = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile)
+        outputs = self.geometry.groups * self.outputs
 
         def joined(m: Any, p: Any) -> Any:
             total = segment_total(parts, m, p)
             for plane in range(1, self.planes):
-                total = T.shift_left(total, T.int32(1)) + segment_total(parts, plane * self.outputs + m, p)
+                total = T.shift_left(total, T.int32(1)) + segment_total(parts, plane * outputs + m, p)
             return total
 
         return joined

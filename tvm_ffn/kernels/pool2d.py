@@ -1,4 +1,4 @@
-"""Pooling of int8 tensors, separable: first down the columns (contiguous vectors), then along the rows.
+"""Pooling of int8 tensors, separable: first down the columns, then along the rows.
 
 max:      y = max over the window (the scale does not change)
 average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ratio of the two scales, bias[h, w] what
@@ -7,6 +7,7 @@ average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,24 +46,54 @@ class Window:
         at = start + np.arange(self.kernel[axis]) * self.dilation[axis]
         return (at >= 0) & (at < self.shape[2 + axis])
 
-    def fold(self, b: KernelBuilder, x: Any, dtype: str, combine: Any, identity: int) -> Any:
-        """Blocks "columns" and "pool": the window folded with ``combine``, of ``dtype``."""
+    @property
+    def _padded(self) -> tuple[int, int]:
+        """Rows and columns of the image with the padding that some window reads."""
+        return tuple(  # type: ignore[return-value]
+            max(
+                self.shape[2 + axis] + self.padding[axis],
+                (self.out_size[axis] - 1) * self.strides[axis] + self._reach(axis) + 1,
+            )
+            for axis in (0, 1)
+        )
+
+    def _reach(self, axis: int) -> int:
+        """Distance of a window's last element from its first."""
+        return (self.kernel[axis] - 1) * self.dilation[axis]
+
+    def fold(self, b: KernelBuilder, x: Any, dtype: str, combine: Any, identity: int) -> Callable[..., Any]:
+        """Blocks "padded", "columns" and "pool": the window folded with ``combine``, of ``dtype``, by output.
+
+        Both folds run over a plane as one row, at every place of it: all loops are long and contiguous, and what a
+        stride skips, or lies across the end of a row, is never read.
+        """
         n, c, height, width = self.shape
+        rows, pitch = self._padded
+        (top, left), constant = self.padding, getattr(T, dtype)(identity)
 
-        def down(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
-            at = h * self.strides[0] + d * self.dilation[0] - self.padding[0]
-            inside = T.And(at >= 0, at < height)
-            return T.if_then_else(inside, T.Cast(dtype, x[i, j, at, w]), getattr(T, dtype)(identity))
+        def inside(i: Any, j: Any, h: Any, w: Any) -> Any:
+            y, z = h - top, w - left
+            is_image = T.And(T.And(y >= 0, y < height), T.And(z >= 0, z < width))
+            return T.if_then_else(is_image, T.Cast(dtype, x[i, j, y, z]), constant)
 
-        shape = (n, c, self.out_size[0], width)
-        columns = b.reduce("columns", shape, (self.kernel[0],), dtype, down, combine=combine, identity=identity)
+        plain = (rows, pitch) == (height, width) and dtype == "int8"
+        source = x if plain else b.compute("padded", (n, c, rows, pitch), dtype, inside)
+        length = ((self.out_size[0] - 1) * self.strides[0] + 1) * pitch
 
-        def along(i: Any, j: Any, h: Any, w: Any, d: Any) -> Any:
-            at = w * self.strides[1] + d * self.dilation[1] - self.padding[1]
-            inside = T.And(at >= 0, at < width)
-            return T.if_then_else(inside, columns[i, j, h, at], getattr(T, dtype)(identity))
+        def down(i: Any, j: Any, p: Any, d: Any) -> Any:
+            at = p + d * self.dilation[0] * pitch
+            return source[i, j, at // pitch, at % pitch]
 
-        return b.reduce("pool", self.out_shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+        columns = b.reduce(
+            "columns", (n, c, length), (self.kernel[0],), dtype, down, combine=combine, identity=identity
+        )
+
+        def along(i: Any, j: Any, p: Any, d: Any) -> Any:
+            return columns[i, j, p + d * self.dilation[1]]
+
+        shape = (n, c, length - self._reach(1))
+        pool = b.reduce("pool", shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+        return lambda i, j, h, w: pool[i, j, h * self.strides[0] * pitch + w * self.strides[1]]
 
     def fold_numpy(self, x: np.ndarray, combine: Any, identity: int) -> np.ndarray:
         """NumPy reference of `fold` in int64."""
@@ -96,7 +127,7 @@ class MaxPool2d:
         x = b.arg("x", self.window.shape, "int8")
         out = b.arg("out", self.out_shape, "int8")
         pooled = self.window.fold(b, x, "int8", lambda a, v: T.max(a, v), LOWEST)
-        b.compute("store", self.out_shape, "int8", lambda *i: pooled[i], out=out)
+        b.compute("store", self.out_shape, "int8", pooled, out=out)
         return b.finish()
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -125,7 +156,7 @@ class AvgPool2d:
         total = self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
 
         def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
-            return ep.apply(self.epilogue, total[n, c, h, w], bias[h, w], scale[h, w])
+            return ep.apply(self.epilogue, total(n, c, h, w), bias[h, w], scale[h, w])
 
         b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=out)
         return b.finish()

@@ -26,7 +26,8 @@ TABLE_ROWS = 3**GROUP
 TABLE_ADDS = 23  # 10 sums of two or three inputs and 13 negations; the zero row is free
 
 
-def _signed(digit: Any, value: Any) -> Any:
+def signed(digit: Any, value: Any) -> Any:
+    """``value`` int16 times a digit, which is stored as 0, 1 or 2 for -1, 0 or 1."""
     return T.Select(digit == 2, value, T.Select(digit == 0, T.int16(0) - value, T.int16(0)))
 
 
@@ -52,7 +53,7 @@ def row_table_sum(
         # The last group may reach past the inputs: its digits there are zero, any input in bounds will do. (But not in
         # the only group: of the same input three times LLVM makes a multiply by three.)
         parts = [
-            _signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(min(GROUP, inputs))
+            signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(min(GROUP, inputs))
         ]
         return sum(parts[1:], parts[0])
 

@@ -114,8 +114,9 @@ class TernaryCode:
 
 
 def plane_offsets(geometry: ConvGeometry, pixels: int) -> np.ndarray:
-    """Byte offset of each input of a convolution from the first pixel of a tile, in int16 planes for ``pixels``."""
-    k = np.arange(geometry.inputs)
+    """Byte offset of each input of a convolution, all groups' in turn, from the first pixel of a tile, in int16 planes
+    for ``pixels``."""
+    k = np.arange(geometry.groups * geometry.inputs)
     rows, columns = np.divmod(k % geometry.taps, geometry.kernel[1])
     places = [geometry.tap_offset(int(dy), int(dx), pixels) for dy, dx in zip(rows, columns, strict=True)]
     return (k // geometry.taps * geometry.span(pixels) + np.array(places)) * INT16_BYTES

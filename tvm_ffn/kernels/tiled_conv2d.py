@@ -49,13 +49,18 @@ class TiledConv2d(ABC):
     def outputs(self) -> int:
         """Output channels of one group."""
 
+    @property
+    def tile_groups(self) -> int:
+        """Groups that are tiles of their own: all of them, or one that holds all outputs."""
+        return self.geometry.groups
+
     @abstractmethod
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
         """Declare the arguments between the activation and the bias."""
 
     @abstractmethod
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
-        """Add the blocks of one tile."""
+        """Add the blocks of one tile; the sums are those of all its groups."""
 
     @abstractmethod
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -117,7 +122,8 @@ class TiledConv2d(ABC):
         planes = self.planes_in(b, x)
         extra = self.residual_in(b, residual) if residual is not None else None
         flat = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), e.out_dtype)
-        with b.tile("tile", (g.batch, g.groups, self.pixels // self.pixel_block)) as (n, j, t):
+        together = g.groups // self.tile_groups  # groups of a tile
+        with b.tile("tile", (g.batch, self.tile_groups, self.pixels // self.pixel_block)) as (n, j, t):
             start = t * self.pixel_block
             total = self.sums(b, arguments, Tile(planes, n, j, start))
 
@@ -125,9 +131,10 @@ class TiledConv2d(ABC):
                 pair = None
                 if extra is not None and residual_scale is not None:
                     pair = (extra[n, j * self.outputs + m, start + p], residual_scale[0])
-                return ep.apply(e, total(m, p), bias[j, m], scale[j, m], pair)
+                at = (j, m) if together == 1 else (m // self.outputs, m % self.outputs)
+                return ep.apply(e, total(m, p), bias[at], scale[at], pair)
 
-            shape = (self.outputs, self.pixel_block)
+            shape = (together * self.outputs, self.pixel_block)
             b.compute(
                 "epilogue",
                 shape,
