@@ -49,7 +49,7 @@ def fits(shape: Shape, plan: KernelPlan) -> bool:
     """Whether the record's kernel exists on the plan's target."""
     is_code = isinstance(shape, PlanesConv) or (isinstance(shape, TernaryConv) and shape.kernel == "code")
     if isinstance(shape, TernaryMatmul) and shape.kernel == "lut":
-        return plan.lut_vectors > 0
+        return plan.lut != ""
     return plan.isa != "" or not is_code
 
 
@@ -73,7 +73,7 @@ def _ternary_conv(shape: TernaryConv, plan: KernelPlan, rng: np.random.Generator
 @_case.register
 def _ternary_matmul(shape: TernaryMatmul, plan: KernelPlan, rng: np.random.Generator) -> KernelCase:
     place = LayerShape(None, shape.rows, shape.kernel != "rows")
-    plan = plan if shape.kernel == "lut" else replace(plan, lut_vectors=0)
+    plan = plan if shape.kernel == "lut" else replace(plan, lut="")
     return _factored(shape, place, plan, rng, (shape.rows, shape.inputs), _dense_columns)
 
 

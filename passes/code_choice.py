@@ -23,13 +23,16 @@ LEAST_GAIN = 0.1  # of a layer's cycles: predictions of two families differ by m
 class _Candidate:
     name: str
     gain: float  # cycles
-    bytes: int  # more than packed
+    packed: int  # bytes
+    bytes: int  # more as code
 
 
-def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> KernelPlans:
-    """The plans with ``code`` set for the chosen layers; unchanged where the target has no instructions for it."""
+def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> tuple[KernelPlans, dict[str, int]]:
+    """The plans with ``code`` set for the chosen layers, unchanged where the target has no instructions for it, and the
+    bytes of those layers if they were packed."""
+    instead: dict[str, int] = {}
     if not plans.default.isa:
-        return plans
+        return plans, instead
     left, candidates = 0, []
     for unit in progress(quantized.network.linear, "choosing kernels"):
         packed, packed_cycles = _kernel(unit, quantized, plans, code=False)
@@ -37,12 +40,13 @@ def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> KernelPlans:
         if _can_be_code(unit, quantized):
             code, cycles = _kernel(unit, quantized, plans, code=True)
             if packed_cycles - cycles > LEAST_GAIN * packed_cycles:
-                candidates.append(_Candidate(unit.name, packed_cycles - cycles, code - packed))
+                candidates.append(_Candidate(unit.name, packed_cycles - cycles, packed, code - packed))
     for candidate in sorted(candidates, key=lambda c: c.gain / max(c.bytes, 1), reverse=True):
         if candidate.bytes <= left:
             left -= candidate.bytes
             plans = plans.override(candidate.name, code=True)
-    return plans
+            instead[candidate.name] = candidate.packed
+    return plans, instead
 
 
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:

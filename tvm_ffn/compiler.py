@@ -132,6 +132,7 @@ def _report(c: Compilation) -> Report:
         c.record.linear,
         tasks=c.tasks,
         tuning=c.tuning,
+        packed=c.packed,
         model=c.imported.name,
         target=targets.describe(c.target),
         warnings=_warnings(c),

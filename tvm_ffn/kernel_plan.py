@@ -20,7 +20,8 @@ class KernelPlan:
     """Decisions for one layer on one target.
 
     What the target has, ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none), ``dot``: how int8
-    layers multiply (`kernels.dot`), ``lanes``: int16 elements of a vector. ``code``: whether the weights are code.
+    layers multiply (`kernels.dot`), ``lut``: how outputs are looked up (`kernels.lut`, "" for not at all), ``lanes``:
+    int16 elements of a vector. ``code``: whether the weights are code.
 
     Row tables: ``pixel_block`` pixels computed at a time, ``chunk`` groups of three inputs whose tables are alive
     together (27 rows * 2 bytes * pixel_block each: 12 groups of 32 pixels take 20 KB of L1). Lists of digits:
@@ -30,11 +31,12 @@ class KernelPlan:
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
     ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
-    that share a table of sums (0: masks instead).
+    that share a table of sums.
     """
 
     isa: str = ""
     dot: str = "plain"
+    lut: str = ""
     lanes: int = 8
     code: bool = False
     pixel_block: int = 32
@@ -48,7 +50,7 @@ class KernelPlan:
     dot_groups: int = 8
     dot_chunk: int = 512
     dense_vectors: int = 8
-    lut_vectors: int = 0
+    lut_vectors: int = 2
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = (
     isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
     dots = _DOTS.get((architecture, vector_bytes), ("plain",))
     dot = next(name for name in dots if name not in _NEEDS_FEATURE or name in features)
+    lut = isa or ("neon" if architecture == "aarch64" else "ssse3" if "ssse3" in features else "")
     lanes = vector_bytes // 2
     if vector_bytes == 64:  # two vectors of pixels hide what finds a row, nine the ends of lists
-        return KernelPlan(isa, dot, lanes, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
+        return KernelPlan(isa, dot, lut, lanes, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
-    return KernelPlan(isa, dot, lanes, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)
+    return KernelPlan(isa, dot, lut, lanes, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)

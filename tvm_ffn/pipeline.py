@@ -65,6 +65,7 @@ class Compilation:
     observation: Observation = field(init=False)
     measured: Mapping[Unit, Sensitivity] = field(default_factory=dict)
     quantized: QuantizedNetwork = field(init=False)
+    packed: Mapping[str, int] = field(default_factory=dict)  # bytes of layers as code, were they not
     tuned: TunedTable = field(default_factory=TunedTable)  # decisions of earlier tuning for this target
     tasks: Mapping[Unit, Task] = field(init=False)
     tuning: Mapping[str, str] = field(default_factory=dict)  # by layer: whether the table had its task
@@ -156,7 +157,7 @@ def choose(c: Compilation) -> None:
         plan_for(targets.architecture(c.target), targets.vector_bytes(c.target), targets.required_features(c.target))
     )
     if c.config.optimize == "speed":
-        plans = choose_code(c.quantized, plans)
+        plans, c.packed = choose_code(c.quantized, plans)
     c.tasks = tasks_of(c.quantized, plans)
     c.kernels, c.tuning = tuned_plans(c.tasks, plans, c.tuned)
 

@@ -43,6 +43,7 @@ class LayerRow:
     accumulated_error: float | None = None  # of the layer's response in the quantised network, relative
     damage: float | None = None  # expected of the layer alone, nats of KL divergence (outputs that are classes)
     task: Mapping[str, Any] | None = None  # what tuning would measure for it
+    packed_bytes: int | None = None  # of weights that are machine code, if they were not
     tuned: str = ""  # whether tuning had decided: "hit", "near" (for another density of the weights), "miss"
 
     @property
@@ -158,9 +159,17 @@ class Report:
             f"multiplies ({sums['multiplies_to_macs']:.4f}x)",
             f"weights {_count(sums['weight_bytes'])}B: {sums['weights_to_int8']:.2f}x of int8, "
             f"{sums['weights_to_fp32']:.3f}x of fp32",
+            *self._code(),
             *self._tuning(),
             *self._held_out(),
         ]
+
+    def _code(self) -> list[str]:
+        rows = [row for row in self.layers if row.packed_bytes is not None]
+        if not rows:
+            return []
+        code, packed = sum(row.weight_bytes for row in rows), sum(row.packed_bytes or 0 for row in rows)
+        return [f"of these {_count(code)}B are machine code of {len(rows)} layers, {_count(packed)}B if packed"]
 
     def _tuning(self) -> list[str]:
         found = [sum(row.tuned == outcome for row in self.layers) for outcome in ("hit", "near", "miss")]

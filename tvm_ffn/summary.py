@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernel_plan import INT8_KERNEL
+from tvm_ffn.kernel_plan import CODE_KERNEL, INT8_KERNEL, PLANES_KERNEL
 from tvm_ffn.passes.linear_operator import LinearOperator
 from tvm_ffn.report import LayerRow, Report
 from tvm_ffn.solution import LayerSolution, QuantizedNetwork
@@ -24,6 +24,7 @@ def summarize(
     *,
     tasks: Mapping[Unit, Task],
     tuning: Mapping[str, str],
+    packed: Mapping[str, int],
     model: str,
     target: str,
     warnings: tuple[str, ...],
@@ -35,7 +36,9 @@ def summarize(
         if unit in linear:
             row = _integer_row(unit, quantized.layers[unit], linear[unit], batch)
             task, tuned = tasks[unit].to_dict(), tuning[unit.name]
-            rows.append(dataclasses.replace(row, damage=_damage(quantized, unit), task=task, tuned=tuned))
+            instead = packed.get(unit.name) if row.kernel.startswith((CODE_KERNEL, f"{PLANES_KERNEL}-")) else None
+            damage = _damage(quantized, unit)
+            rows.append(dataclasses.replace(row, damage=damage, task=task, tuned=tuned, packed_bytes=instead))
         elif unit.reason:
             rows.append(_float_row(unit, batch))
     held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)

@@ -136,3 +136,17 @@ def test_aarch64_gives_the_same_numbers(
     module.save(tmp_path / "digits")
     qemu, *command = aarch64_runner
     np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", cpu, *command), logits)
+
+
+def test_tables_over_outputs_give_the_same_numbers(
+    aarch64_runner: list[str], run_model: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    """The last layer as factors: bytes looked up by NEON there, whatever this processor has here."""
+    given = {"config": CONFIG.replace(last_layer="ternary"), "calibration": EXAMPLES / "digits_calibration.npz"}
+    images = np.load(EXAMPLES / "digits_test.npz")["image"][:SAMPLES]
+    (logits,) = tvm_ffn.compile(EXAMPLES / "digits.onnx", **given).run({"image": images})
+    module = tvm_ffn.compile(EXAMPLES / "digits.onnx", "llvm -mtriple=aarch64", **given)
+    assert module.report.layers[-1].kernel == "lut"
+    module.save(tmp_path / "digits")
+    qemu, *command = aarch64_runner
+    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", "cortex-a53", *command), logits)

@@ -291,7 +291,7 @@ def two_inputs() -> onnx.ModelProto:
 
 
 FLOATING = {
-    normalisation: {"multiply", "expand_dims", "nn.avg_pool3d", "squeeze", "add", "power", "divide"},
+    normalisation: {"multiply", "nn.pad", "strided_slice", "add", "sqrt", "divide"},
     gate: {"sigmoid", "multiply"},
     attention: {"matmul", "nn.softmax", "reshape", "permute_dims"},
     without_batch: {"matmul", "nn.softmax", "permute_dims"},

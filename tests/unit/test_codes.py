@@ -20,6 +20,7 @@ from tvm_ffn.kernels.codes import (
     unpack_groups,
     unpack_masks,
 )
+from tvm_ffn.kernels.lut import LUTS
 
 LIMITS = st.sampled_from([1, 127, 511, 2047])
 
@@ -164,6 +165,24 @@ def test_a_mask_bit_is_one_entry(matrix: np.ndarray) -> None:
 def test_masks_of_64_outputs_take_two_bits_an_entry() -> None:
     matrix = np.ones((128, 77), np.int8)
     assert pack_masks(matrix, 64).nbytes * 8 == 2 * matrix.size
+
+
+@given(ternary(120), st.sampled_from(sorted(LUTS)), st.integers(1, 3))
+def test_words_come_back(matrix: np.ndarray, isa: str, vectors: int) -> None:
+    form = LUTS[isa].words
+    cut = segments(matrix, 127, step=form.step, chunk=matrix.shape[1])
+    words = form.pack(matrix, cut, vectors * form.lanes)
+    assert words.shape == (-(-len(matrix) // (vectors * form.lanes)), cut.steps, vectors * form.lanes)
+    np.testing.assert_array_equal(form.unpack(words, *matrix.shape), matrix)
+
+
+def test_words_hold_the_codes_of_neighbours() -> None:
+    matrix = np.zeros((64, 12), np.int8)
+    matrix[1, :5] = [1, 0, -1, 0, 1]  # the second of the even lanes on AVX2; codes of 13 and 4 are zeros
+    cut = segments(matrix, 127, step=9, chunk=12)
+    assert LUTS["avx512"].words.pack(matrix, cut, 32)[0, 0, 1] == (2 + 3 * 1) | (1 + 3 * 2 + 9 * 1) << 5 | 13 << 10
+    cut = segments(matrix, 127, step=4, chunk=12)
+    assert LUTS["avx2"].words.pack(matrix, cut, 32)[0, 0, 2] == (2 + 3 * 1) | (0 + 3 * 1) << 4
 
 
 def test_the_table_has_rows_longer_than_one_segment() -> None:

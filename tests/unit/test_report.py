@@ -51,6 +51,14 @@ def test_nonzeros_of_a_weight() -> None:
     assert INT8.nonzeros is None
 
 
+def test_what_code_costs_is_told() -> None:
+    code = dataclasses.replace(TERNARY, weight_bytes=2500, kernel="code-avx512", packed_bytes=400)
+    assert (
+        "of these 5 kB are machine code of 2 layers, 800B if packed" in Report((code, INT8, code), "net", "x").summary()
+    )
+    assert not any("machine code" in line for line in REPORT.summary())
+
+
 def test_json_round_trip() -> None:
     values = json.loads(json.dumps(REPORT.to_json()))
     assert Report.from_json(values) == REPORT

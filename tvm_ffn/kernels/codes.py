@@ -4,8 +4,8 @@
   index of the row-table kernel. They lie in the order the kernel reads them, ``[segment, chunk, row, group]``, four or
   eight to a word: loading each byte on its own would compete with the table's rows for the load ports (1.7x slower).
 * ``pack_masks``: two bits an entry, 16 outputs a word (is it +1, is it -1), for products with few pixels.
-* ``pack_words``: three such groups to a word of 16 bits, 1.78 bits an entry, 32 outputs side by side: the indices of an
-  instruction that looks 32 int16 up at once.
+* `Words`: a few such groups to a word, outputs side by side in the lanes of a vector: the indices of an instruction
+  that looks all of them up at once, 1.78 or 2 bits an entry.
 
 All are cut into *segments* short enough that a sum of int16 lanes cannot overflow: `segments` derives the cut from the
 actual matrix and the largest activation, it is never hoped for.
@@ -20,9 +20,6 @@ import numpy as np
 INT16_MAX = 32767
 GROUP = 3
 ZERO_CODE = 13  # three zero digits
-LUT_BITS = 5  # of a code in a word
-LUT_STEP = 9  # entries in a word of 16 bits
-LUT_LANES = 32
 _WEIGHTS = np.array([1, 3, 9], np.uint8)
 
 
@@ -128,28 +125,60 @@ def pack_masks(ternary: np.ndarray, lanes: int) -> np.ndarray:
     return np.ascontiguousarray(np.stack(words).transpose(1, 3, 0, 2))
 
 
-def pack_words(ternary: np.ndarray, cut: Segments, block: int) -> np.ndarray:
-    """Words of a (R, K) ternary matrix cut in steps of `LUT_STEP`: uint16 (ceil(R / ``block``), steps, ``block``), the
-    code of the first three entries in the lowest bits, zeros beyond the last row and column."""
-    rows, columns = ternary.shape
-    padded = np.zeros((-(-rows // block) * block, cut.steps * LUT_STEP), np.int8)
-    padded[:rows, :columns] = ternary
-    groups = (padded + 1).astype(np.uint16).reshape(-1, block, cut.steps, LUT_STEP // GROUP, GROUP)
-    codes = (groups * _WEIGHTS).sum(-1, dtype=np.uint16)
-    words = (codes << (LUT_BITS * np.arange(LUT_STEP // GROUP, dtype=np.uint16))).sum(-1, dtype=np.uint16)
-    return np.ascontiguousarray(words.transpose(0, 2, 1))
-
-
-def unpack_words(words: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Inverse of `pack_words`: the (``rows``, ``columns``) ternary matrix, int8."""
-    shifts = LUT_BITS * np.arange(LUT_STEP // GROUP, dtype=np.uint16)
-    codes = (words.transpose(0, 2, 1)[..., None] >> shifts) & (2**LUT_BITS - 1)
-    digits = (codes[..., None] // _WEIGHTS % 3).astype(np.int8) - 1
-    return digits.reshape(words.shape[0] * words.shape[2], -1)[:rows, :columns]
-
-
 def unpack_masks(masks: np.ndarray, rows: int) -> np.ndarray:
     """Inverse of `pack_masks`: the (``rows``, K) ternary matrix, int8."""
     bits = (masks[..., None] >> np.arange(16, dtype=np.uint16)) & 1
     signed = bits[:, :, 0].astype(np.int8) - bits[:, :, 1].astype(np.int8)
     return signed.reshape(*signed.shape[:2], -1).transpose(0, 2, 1).reshape(-1, signed.shape[1])[:rows]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Ternary entries as the words of a table lookup: ``codes`` to a word, each of ``bits`` bits for ``group``
+    neighbouring entries of a row, the first in the lowest bits; ``lanes`` rows lie side by side, with ``halves`` the
+    first half of them in the even lanes."""
+
+    group: int
+    bits: int
+    codes: int
+    lanes: int
+    halves: bool = False
+
+    @property
+    def step(self) -> int:
+        """Entries of a word."""
+        return self.group * self.codes
+
+    @property
+    def dtype(self) -> str:
+        """The word."""
+        return "uint8" if self.bits * self.codes <= 8 else "uint16"
+
+    @property
+    def _order(self) -> np.ndarray:
+        """The row in each lane."""
+        rows = np.arange(self.lanes)
+        return rows.reshape(2, -1).T.reshape(-1) if self.halves else rows
+
+    def pack(self, ternary: np.ndarray, cut: Segments, block: int) -> np.ndarray:
+        """Words of a (R, K) matrix cut in steps of `step`: (ceil(R / ``block``), steps, ``block``), zeros beyond the
+        last row and column."""
+        rows, columns = ternary.shape
+        padded = np.zeros((-(-rows // block) * block, cut.steps * self.step), np.int8)
+        padded[:rows, :columns] = ternary
+        lanes = padded.reshape(-1, self.lanes, padded.shape[1])[:, self._order]
+        groups = (lanes + 1).astype(self.dtype).reshape(-1, block, cut.steps, self.codes, self.group)
+        codes = (groups * _WEIGHTS[: self.group]).sum(-1, dtype=self.dtype)
+        words = (codes << self._shifts).sum(-1, dtype=self.dtype)
+        return np.ascontiguousarray(words.transpose(0, 2, 1))
+
+    def unpack(self, words: np.ndarray, rows: int, columns: int) -> np.ndarray:
+        """Inverse of `pack`: the (``rows``, ``columns``) ternary matrix, int8."""
+        codes = (words.transpose(0, 2, 1)[..., None] >> self._shifts) & (2**self.bits - 1)
+        digits = (codes[..., None] // _WEIGHTS[: self.group] % 3).astype(np.int8) - 1
+        lanes = digits.reshape(-1, self.lanes, words.shape[1] * self.step)
+        return lanes[:, np.argsort(self._order)].reshape(-1, lanes.shape[2])[:rows, :columns]
+
+    @property
+    def _shifts(self) -> np.ndarray:
+        return self.bits * np.arange(self.codes, dtype=self.dtype)

@@ -18,7 +18,7 @@ from tvm_ffn.kernel_plan import (
     KernelPlan,
 )
 from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.codes import GROUP, INT16_MAX, LUT_STEP, pack_groups, pack_masks, pack_words, segments
+from tvm_ffn.kernels.codes import GROUP, INT16_MAX, pack_groups, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.dot_sum import dot_tile
@@ -27,6 +27,7 @@ from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense, dense_tile
+from tvm_ffn.kernels.lut import LUTS
 from tvm_ffn.kernels.planes_conv2d import planes_conv2d
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_code import CodeStyle
@@ -98,11 +99,12 @@ def factored_kernel(
     groups, terms, inputs = y.shape
     outputs = x.shape[1]
     flat_y, flat_x = y.reshape(-1, inputs), x.reshape(-1, terms)
-    if shape.few_rows and plan.lut_vectors and limit * LUT_STEP <= INT16_MAX:
-        cut_y = segments(flat_y, INT8_LIMIT, step=LUT_STEP, chunk=inputs)
-        cut_x = segments(flat_x, limit, step=LUT_STEP, chunk=terms)
-        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut_vectors, epilogue)
-        words = pack_words(y[0], cut_y, lut.block), middle_scale, pack_words(x[0], cut_x, lut.block)
+    if shape.few_rows and plan.lut and limit * LUTS[plan.lut].words.step <= INT16_MAX:
+        form = LUTS[plan.lut].words
+        cut_y = segments(flat_y, INT8_LIMIT, step=form.step, chunk=inputs)
+        cut_x = segments(flat_x, limit, step=form.step, chunk=terms)
+        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut, plan.lut_vectors, epilogue)
+        words = form.pack(y[0], cut_y, lut.block), middle_scale, form.pack(x[0], cut_x, lut.block)
         return LayerKernel(lut, words, LUT_KERNEL)
     if shape.few_rows:
         cut_y = segments(flat_y, INT8_LIMIT, step=1, chunk=inputs)

@@ -17,6 +17,7 @@ class Lut:
             return None
         sch = s_tir.Schedule(function)
         for stage in ("y", "x"):
-            sch.vectorize(sch.get_loops(sch.get_sblock(f"{stage}_table"))[-1])
+            *_, lane = sch.get_loops(sch.get_sblock(f"{stage}_table"))
+            sch.vectorize(lane)
             sch.parallel(sch.fuse(*sch.get_loops(sch.get_sblock(f"{stage}_tile"))))
         return sch.mod["main"]
