@@ -9,10 +9,9 @@ import numpy as np
 import tvm
 from tvm.tirx import PrimFunc
 
-from tvm_ffn import targets
-from tvm_ffn.kernel_plan import KernelPlan, plan_for
-from tvm_ffn.schedules.rule import ApplySchedules, Machine
-from tvm_ffn.schedules.rules import rules_for
+from tvm_ffn.kernel_plan import KernelPlan, default_plan
+from tvm_ffn.schedules.rule import Machine
+from tvm_ffn.schedules.rules import build_function
 
 ENTRY = "main"
 
@@ -35,18 +34,14 @@ class BuiltKernel:
 
 
 def plan(target: tvm.target.Target) -> KernelPlan:
-    return plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
+    return default_plan(target)
 
 
 def machine(target: tvm.target.Target) -> Machine:
-    return Machine(targets.vector_bytes(target), targets.vector_registers(target))
+    return Machine.of(target)
 
 
 def build(function: PrimFunc, target: tvm.target.Target) -> BuiltKernel:
     """Schedule and compile an operator's function; its last argument is the output."""
-    module = tvm.IRModule({ENTRY: function.with_attr("global_symbol", ENTRY)})
-    rules = rules_for(targets.architecture(target))
-    with target:
-        module = tvm.transform.Sequential([ApplySchedules(rules, machine(target))])(module)
     out = function.params[-1].ty
-    return BuiltKernel(tvm.compile(module, target=target), tuple(int(size) for size in out.shape), str(out.dtype))
+    return BuiltKernel(build_function(function, target), tuple(int(size) for size in out.shape), str(out.dtype))

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="as many cores")
     parser.add_argument("--layers", action="store_true", help="also the time of every kernel of ours")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="a picture of the latencies, relative to the fastest peer's")
     options = parser.parse_args()
     # All of it before any runtime is imported: they read the environment and count the cores then.
     os.sched_setaffinity(0, range(options.cpu, options.cpu + options.threads))
@@ -58,6 +59,8 @@ def main() -> None:
         print(table(Path(model).stem, result), flush=True)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.plot:
+        plot(results, options.plot)
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -136,6 +139,31 @@ def table(name: str, result: dict[str, Any]) -> str:
             line += f"{result['weight_bytes'][key] / 1e6:8.2f}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """One group of bars a model: medians over that of its fastest peer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(next(iter(results.values()))["median_ms"])
+    figure, axis = pyplot.subplots(figsize=(2 + 1.6 * len(results), 4))
+    for place, name in enumerate(names):
+        heights = []
+        for result in results.values():
+            peers = [ms for key, ms in result["median_ms"].items() if key not in result["weight_bytes"]]
+            heights.append(result["median_ms"][name] / min(peers))
+        width = 1 / (len(names) + 1)
+        places = [model + (place - len(names) / 2) * width for model in range(len(results))]
+        axis.bar(places, heights, width, align="edge", label=name)
+    axis.axhline(1, color="gray", linewidth=0.8)
+    axis.set_xticks(range(len(results)), list(results))
+    axis.set_ylabel("latency / fastest peer")
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

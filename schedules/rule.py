@@ -9,6 +9,8 @@ from typing import Protocol
 import tvm
 from tvm.tirx import PrimFunc
 
+from tvm_ffn import targets
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -16,6 +18,11 @@ class Machine:
 
     vector_bytes: int
     registers: int
+
+    @staticmethod
+    def of(target: tvm.target.Target) -> Machine:
+        """What a target says."""
+        return Machine(targets.vector_bytes(target), targets.vector_registers(target))
 
     def lanes(self, dtype: str) -> int:
         """Elements of ``dtype`` in one register."""

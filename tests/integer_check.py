@@ -101,7 +101,15 @@ def build(model: onnx.ModelProto, config: FFNConfig = INT8, calibration: Any = N
     compilation = run(Compilation(model, targets.parse_target("llvm"), config, data))
     c = compilation
     report = summarize(
-        c.quantized, c.record.linear, tasks=c.tasks, tuning=c.tuning, packed=c.packed, model="", target="", warnings=()
+        c.quantized,
+        c.record.linear,
+        tasks=c.tasks,
+        tuning=c.tuning,
+        operators=c.operators,
+        packed=c.packed,
+        model="",
+        target="",
+        warnings=(),
     )
     inputs = {info.name: data[info.name][: batch_of(info)] for info in imported.inputs}
     built = Built(model, compilation, report, inputs, _run(compilation, inputs))

@@ -42,10 +42,6 @@ def command_compile(options: Namespace) -> None:
         if plan is not None and getattr(options, key) is not None:
             raise ConfigError(f"--{key.replace('_', '-')} changes nothing with --plan, which settles every layer")
     target = parse_target(options.target)
-    if options.tuning_dir is not None:
-        from tvm_ffn.tuning.shipped import tuned_table
-
-        tuned_table(target, options.tuning_dir)
     calibration = _calibration(options)
 
     from tvm_ffn.compiler import compile

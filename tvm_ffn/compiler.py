@@ -132,6 +132,7 @@ def _report(c: Compilation) -> Report:
         c.record.linear,
         tasks=c.tasks,
         tuning=c.tuning,
+        operators=c.operators,
         packed=c.packed,
         model=c.imported.name,
         target=targets.describe(c.target),

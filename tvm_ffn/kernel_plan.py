@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tvm_ffn import targets
+
+if TYPE_CHECKING:
+    import tvm.target
 
 INT8_KERNEL = "int8"
 ROWS_KERNEL = "rows"
@@ -31,7 +36,7 @@ class KernelPlan:
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
     ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
-    that share a table of sums.
+    that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
     """
 
     isa: str = ""
@@ -51,6 +56,7 @@ class KernelPlan:
     dot_chunk: int = 512
     dense_vectors: int = 8
     lut_vectors: int = 2
+    lut_ahead: int = 8
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,9 @@ _DOTS = {  # the best first
     ("x86_64", 64): ("avx512vnni", "avx512"),
     ("x86_64", 32): ("avxvnni", "avx2"),
     ("x86_64", 16): ("sse2",),
-    ("aarch64", 16): ("neon",),
+    ("aarch64", 16): ("dotprod", "neon"),
 }
-_NEEDS_FEATURE = ("avx512vnni", "avxvnni")  # of the same name
+_NEEDS_FEATURE = ("avx512vnni", "avxvnni", "dotprod")  # of the same name
 
 
 def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = ()) -> KernelPlan:
@@ -89,3 +95,8 @@ def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = (
         return KernelPlan(isa, dot, lut, lanes, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
     return KernelPlan(isa, dot, lut, lanes, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)
+
+
+def default_plan(target: tvm.target.Target) -> KernelPlan:
+    """Start values for a target."""
+    return plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))

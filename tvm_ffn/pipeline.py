@@ -13,7 +13,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvm_ffn import sensitivity, targets
+from tvm_ffn import sensitivity
 from tvm_ffn.budget import solve_within
 from tvm_ffn.cache import Cache
 from tvm_ffn.calibration import Calibration, open_calibration
@@ -24,7 +24,7 @@ from tvm_ffn.forms import with_forms
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
-from tvm_ffn.kernel_plan import KernelPlans, plan_for
+from tvm_ffn.kernel_plan import KernelPlans, default_plan
 from tvm_ffn.matcher import match_units
 from tvm_ffn.network_solver import samples_that_fit, solve_network, to_be_planned
 from tvm_ffn.observation import Observation, observe
@@ -35,11 +35,11 @@ from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
 from tvm_ffn.plan import Plan, PlannedLayer
 from tvm_ffn.planner import make_plan
 from tvm_ffn.progress import progress
-from tvm_ffn.schedules.rule import ApplySchedules, Machine
-from tvm_ffn.schedules.rules import rules_for
+from tvm_ffn.schedules.rules import apply_schedules
 from tvm_ffn.sensitivity import Sensitivity
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.solution_record import from_arrays, to_arrays
+from tvm_ffn.tuning.apply import ApplyTuned
 from tvm_ffn.tuning.layers import tasks_of, tuned_plans
 from tvm_ffn.tuning.table import TunedTable
 from tvm_ffn.tuning.task import Task
@@ -69,6 +69,7 @@ class Compilation:
     tuned: TunedTable = field(default_factory=TunedTable)  # decisions of earlier tuning for this target
     tasks: Mapping[Unit, Task] = field(init=False)
     tuning: Mapping[str, str] = field(default_factory=dict)  # by layer: whether the table had its task
+    operators: Mapping[str, str] = field(default_factory=dict)  # the same by other function
     kernels: KernelPlans = field(init=False)
     mod: tvm.IRModule = field(init=False)
     record: IntegerGraph = field(init=False)
@@ -153,9 +154,7 @@ def factorize(c: Compilation) -> None:
 
 def choose(c: Compilation) -> None:
     """Decide each layer's kernel: start values, weights as code where that pays, what tuning found."""
-    plans = KernelPlans(
-        plan_for(targets.architecture(c.target), targets.vector_bytes(c.target), targets.required_features(c.target))
-    )
+    plans = KernelPlans(default_plan(c.target))
     if c.config.optimize == "speed":
         plans, c.packed = choose_code(c.quantized, plans)
     c.tasks = tasks_of(c.quantized, plans)
@@ -184,10 +183,11 @@ def lower(c: Compilation) -> None:
 
 
 def schedule(c: Compilation) -> None:
-    """Every TensorIR function gets its schedule."""
-    machine = Machine(targets.vector_bytes(c.target), targets.vector_registers(c.target))
+    """Every TensorIR function gets its schedule: what tuning found, else that of the first rule that takes it."""
+    apply_tuned = ApplyTuned(c.tuned)
     with c.target:
-        c.mod = tvm.transform.Sequential([ApplySchedules(rules_for(targets.architecture(c.target)), machine)])(c.mod)
+        c.mod = tvm.transform.Sequential([apply_tuned, apply_schedules(c.target)])(c.mod)
+    c.operators = apply_tuned.found
 
 
 def build(c: Compilation) -> None:

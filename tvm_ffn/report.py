@@ -91,6 +91,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     held_out: dict[str, Any] | None = None  # figures of `comparison.Verification` on held-out calibration samples
     budget: dict[str, float] = dataclasses.field(default_factory=dict)
+    operators: dict[str, str] = dataclasses.field(default_factory=dict)  # functions that are no layers: "hit", "miss"
 
     @property
     def totals(self) -> dict[str, int | float]:
@@ -117,13 +118,14 @@ class Report:
             "warnings": list(self.warnings),
             "held_out": self.held_out,
             "budget": self.budget,
+            "operators": self.operators,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Report:
         """Build from what :meth:`to_json` returned; the totals are computed anew."""
         rows = tuple(LayerRow.from_json(row) for row in values["layers"])
-        known = {key: values[key] for key in ("held_out", "budget") if key in values}
+        known = {key: values[key] for key in ("held_out", "budget", "operators") if key in values}
         return cls(rows, values["model"], values["target"], tuple(values["warnings"]), **known)
 
     def table(self) -> str:
@@ -173,9 +175,11 @@ class Report:
 
     def _tuning(self) -> list[str]:
         found = [sum(row.tuned == outcome for row in self.layers) for outcome in ("hit", "near", "miss")]
-        if not any(found[:2]):
+        hits = sum(outcome == "hit" for outcome in self.operators.values())
+        if not any(found[:2]) and not hits:
             return []
-        return [f"tuned decisions: {found[0]} layers hit, {found[1]} at a near density, {found[2]} missed"]
+        layers = f"tuned decisions: {found[0]} layers hit, {found[1]} at a near density, {found[2]} missed"
+        return [f"{layers}; other operators: {hits} hit, {len(self.operators) - hits} missed"]
 
     def _held_out(self) -> list[str]:
         held = self.held_out

@@ -24,6 +24,7 @@ def summarize(
     *,
     tasks: Mapping[Unit, Task],
     tuning: Mapping[str, str],
+    operators: Mapping[str, str],
     packed: Mapping[str, int],
     model: str,
     target: str,

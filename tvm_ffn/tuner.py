@@ -15,12 +15,13 @@ from tvm_ffn import targets
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.errors import ArtifactError, ConfigError, TargetError
 from tvm_ffn.json_file import read_object
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import KernelPlans, default_plan
 from tvm_ffn.manifest import REPORT_NAME, read_manifest, verify_files
 from tvm_ffn.pipeline import run
 from tvm_ffn.synthetic import random_compilation
 from tvm_ffn.text_table import aligned
 from tvm_ffn.tuning.boards import Boards, TrackedBoards, local_board
+from tvm_ffn.tuning.operator import Operator, operators_of
 from tvm_ffn.tuning.session import Session, TaskOutcome
 from tvm_ffn.tuning.task import Task
 
@@ -67,7 +68,8 @@ def tune(
     """Measure candidates for each kind of layer of ``model`` and keep the best decisions in ``work_dir``.
 
     ``model``: an ONNX file or ModelProto, whose weights are replaced by random ones of the usual density (latency does
-    not depend on their values), or the folder of a compiled module, whose own densities and target are used.
+    not depend on their values), or the folder of a compiled module, whose own densities and target are used; that
+    knows its layers only, no other operators.
     ``target``: as for `compile`; it must run here, or on the boards that register under ``rpc_key`` at the RPC
     ``rpc_tracker`` ("host:port"). ``trials``: candidates of each task, those recorded in ``work_dir`` before included;
     ``time_budget``: seconds of search, after which what is known is played off. ``threads``: of a kernel, on this
@@ -80,19 +82,20 @@ def tune(
         raise ConfigError(f"time_budget must be a positive number of seconds, not {time_budget}")
     if (rpc_tracker is None) != (rpc_key is None):
         raise ConfigError("an RPC tracker and the key of its boards are given together")
-    parsed, tasks = _tasks(model, target, config or FFNConfig())
+    parsed, tasks, operators = _tasks(model, target, config or FFNConfig())
     if rpc_tracker is None and not targets.runs_here(parsed):
         raise TargetError(f"{targets.describe(parsed)} does not run here: measure it on boards, by an RPC tracker")
     with _boards(rpc_tracker, rpc_key, threads) as boards:
         session = Session(
             tasks,
             parsed,
-            plan_for(targets.architecture(parsed), targets.vector_bytes(parsed), targets.required_features(parsed)),
+            default_plan(parsed),
             Path(work_dir),
             boards,
             trials,
             math.inf if time_budget is None else time_budget,
             seed,
+            operators=operators,
         )
         return TuningResult(session.run(), session.errors)
 
@@ -101,13 +104,14 @@ def _tasks(
     model: str | os.PathLike[str] | onnx.ModelProto,
     target: str | Mapping[str, Any] | tvm.target.Target | None,
     config: FFNConfig,
-) -> tuple[tvm.target.Target, Mapping[Task, int]]:
-    """The target, and how many layers of each task there are."""
+) -> tuple[tvm.target.Target, Mapping[Task, int], Mapping[Operator, int]]:
+    """The target, how many layers of each task there are, and how many calls of each other operator."""
     if isinstance(model, (str, os.PathLike)) and Path(model).is_dir():
-        return _tasks_of_artefact(Path(model), target)
+        return (*_tasks_of_artefact(Path(model), target), {})
     parsed = targets.parse_target("llvm" if target is None else target)
     c = run(random_compilation(model, parsed, config), start_at="choose", stop_after="choose")
-    return parsed, Counter(c.tasks.values())
+    c.kernels = KernelPlans(c.kernels.default)  # other operators are the same where no layer is code
+    return parsed, Counter(c.tasks.values()), operators_of(run(c, start_at="rewrite", stop_after="lower").mod)
 
 
 def _tasks_of_artefact(
@@ -140,6 +144,5 @@ def _cells(outcome: TaskOutcome) -> tuple[str, ...]:
     if outcome.tuned is None:
         return (*counts, "-", "-", "-", "one choice only" if not outcome.trials else "nothing ran")
     tuned = outcome.tuned
-    decisions = ", ".join(f"{name} {value}" for name, value in tuned.decisions.items())
     times = (f"{tuned.default_seconds * 1e3:.3f}", f"{tuned.seconds * 1e3:.3f}", f"{tuned.gain:.2f}x")
-    return (*counts, *times, decisions)
+    return (*counts, *times, tuned.choice)

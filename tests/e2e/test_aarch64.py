@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,11 @@ def test_runner_on_this_machine(
 
 @pytest.mark.parametrize(
     ("target", "cpu"),
-    [("llvm -mtriple=aarch64", "cortex-a53"), (f"llvm -mtriple={TRIPLE} -mcpu=cortex-a72", "cortex-a72")],
+    [
+        ("llvm -mtriple=aarch64", "cortex-a53"),
+        (f"llvm -mtriple={TRIPLE} -mcpu=cortex-a72", "cortex-a72"),
+        ("llvm -mcpu=neoverse-n1", "neoverse-n1"),
+    ],
 )
 def test_aarch64_gives_the_same_numbers(
     target: str,
@@ -138,15 +143,28 @@ def test_aarch64_gives_the_same_numbers(
     np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", cpu, *command), logits)
 
 
-def test_tables_over_outputs_give_the_same_numbers(
-    aarch64_runner: list[str], run_model: Callable[..., np.ndarray], tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "target", "cpu", "kernel"),
+    [
+        ({"last_layer": "ternary"}, "llvm -mtriple=aarch64", "cortex-a53", "lut"),  # the last layer as factors: tbl
+        ({"layers": {"re:.*": {"precision": "int8"}}}, "llvm -mcpu=neoverse-n1", "neoverse-n1", "int8"),  # sdot
+    ],
+    ids=["lut", "int8"],
+)
+def test_other_kernels_give_the_same_numbers(
+    changes: dict[str, Any],
+    target: str,
+    cpu: str,
+    kernel: str,
+    aarch64_runner: list[str],
+    run_model: Callable[..., np.ndarray],
+    tmp_path: Path,
 ) -> None:
-    """The last layer as factors: bytes looked up by NEON there, whatever this processor has here."""
-    given = {"config": CONFIG.replace(last_layer="ternary"), "calibration": EXAMPLES / "digits_calibration.npz"}
+    given = {"config": CONFIG.replace(**changes), "calibration": EXAMPLES / "digits_calibration.npz"}
     images = np.load(EXAMPLES / "digits_test.npz")["image"][:SAMPLES]
     (logits,) = tvm_ffn.compile(EXAMPLES / "digits.onnx", **given).run({"image": images})
-    module = tvm_ffn.compile(EXAMPLES / "digits.onnx", "llvm -mtriple=aarch64", **given)
-    assert module.report.layers[-1].kernel == "lut"
+    module = tvm_ffn.compile(EXAMPLES / "digits.onnx", target, **given)
+    assert module.report.layers[-1].kernel == kernel
     module.save(tmp_path / "digits")
     qemu, *command = aarch64_runner
-    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", "cortex-a53", *command), logits)
+    np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", cpu, *command), logits)

@@ -7,11 +7,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from small_net import Net
 
 import tvm_ffn
 from tvm_ffn import cli
 from tvm_ffn.errors import ConfigError, TargetError
+from tvm_ffn.tuning.database import RECORDS
+from tvm_ffn.tuning.operator import Operator
 from tvm_ffn.tuning.table import TABLE_FILE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,6 +56,40 @@ def test_tune_then_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     )
     decided = [row for row in module.report.layers if row.task is not None and row.task["form"] == "planes"]
     assert decided and all(row.tuned == "hit" for row in decided)
+
+
+def float_network() -> onnx.ModelProto:
+    net = Net(1, 4, 14, 14)
+    x = net("LRN", "x", size=3, alpha=0.1, beta=0.75, bias=1.0)
+    x = net("GlobalAveragePool", net("Relu", net.conv(x, 4, 16)))
+    return net.model(net("Softmax", net.dense(net("Flatten", x), 16, 10), axis=1))
+
+
+def test_other_operators_are_tuned_by_the_rules_of_tvm(tmp_path: Path) -> None:
+    model, work, trials = float_network(), tmp_path / "work", 3
+    config = tvm_ffn.FFNConfig(layers={"re:.*": None})
+    result = tvm_ffn.tune(model, work_dir=work, config=config, trials=trials)
+    others = {outcome.task: outcome for outcome in result.outcomes if isinstance(outcome.task, Operator)}
+    [conv] = [outcome for task, outcome in others.items() if task.name == "conv2d_add_relu @1x16x14x14"]
+    assert (conv.trials, conv.failures) == (trials, 0) and conv.tuned is not None and conv.tuned.gain > 1.2
+    assert len(others) == len(result.outcomes) and result.errors == []
+    assert all(outcome.tuned is not None and outcome.tuned.gain >= 1 for outcome in others.values())
+
+    before = (work / RECORDS).read_bytes()
+    again = tvm_ffn.tune(model, work_dir=work, config=config, trials=trials)
+    assert (work / RECORDS).read_bytes().startswith(before)
+    assert all(trials >= o.trials >= others[o.task].trials for o in again.outcomes if o.task in others)  # type: ignore[index]
+
+    samples = np.random.default_rng(0).standard_normal((16, 4, 14, 14), np.float32)
+    plain, tuned = (
+        tvm_ffn.compile(model, config=config, calibration=samples, tuning_dir=folder) for folder in (None, work)
+    )
+    found = list(tuned.report.operators.values())
+    assert found.count("hit") >= len(others) and "hit" not in plain.report.operators.values()
+    assert f"other operators: {found.count('hit')} hit" in tuned.report.table()
+    [expected] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": samples[:1]})
+    for module in (plain, tuned):
+        np.testing.assert_allclose(module.run({"x": samples[:1]})[0], expected, rtol=1e-4)
 
 
 def test_a_foreign_or_damaged_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

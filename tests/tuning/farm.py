@@ -1,6 +1,7 @@
 """A tracker and servers on this machine, as a farm of boards would have them.
 
 python tests/tuning/farm.py --servers 2 --key boards      # prints the tracker's address, ends with Ctrl-C
+python tests/tuning/farm.py --servers 1 --arm FOLDER      # and one for aarch64 under qemu, its key "aarch64"
 """
 
 from __future__ import annotations
@@ -13,32 +14,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-SECONDS = 60  # until all servers have registered
+ARM_KEY = "aarch64"
+SECONDS = 120  # until all servers have registered
 
 
 @contextlib.contextmanager
-def farm(servers: int, key: str) -> Iterator[str]:
-    """Start a tracker and ``servers`` servers of one thread; give the tracker's "host:port" once all are there."""
+def farm(servers: int, key: str, arm: Path | None = None) -> Iterator[str]:
+    """Start a tracker and ``servers`` servers; give the tracker's "host:port" once all are there. ``arm`` is an
+    interpreter that `arm_python` installed: it runs one more server, of the key `ARM_KEY`."""
     port = _free_port()
     address = f"127.0.0.1:{port}"
     tracker = ["rpc_tracker", "--host=127.0.0.1", f"--port={port}", f"--port-end={port + 1}", "--silent"]
-    server = ["rpc_server", "--host=127.0.0.1", f"--tracker={address}", f"--key={key}", "--silent"]
+    interpreters = [(sys.executable, key)] * servers + ([(str(arm), ARM_KEY)] if arm is not None else [])
     processes = []
     try:
-        processes.append(_start(tracker))
-        for _ in range(servers):
+        processes.append(_start(sys.executable, tracker))
+        for interpreter, own in interpreters:
             start = _free_port()
-            processes.append(_start([*server, f"--port={start}", f"--port-end={start + 1}"]))
-        _wait(port, key, servers)
+            server = ["rpc_server", "--host=127.0.0.1", f"--tracker={address}", f"--key={own}", "--silent"]
+            processes.append(_start(interpreter, [*server, f"--port={start}", f"--port-end={start + 1}"]))
+        _wait(port, [own for _, own in interpreters])
         yield address
     finally:
         for process in processes:
             _end(process)
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", f"tvm.exec.{command[0]}", *command[1:]], stderr=subprocess.DEVNULL)
+def _start(interpreter: str, command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([interpreter, "-m", f"tvm.exec.{command[0]}", *command[1:]], stderr=subprocess.DEVNULL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -58,24 +63,28 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(port: int, key: str, servers: int) -> None:
+def _wait(port: int, keys: list[str]) -> None:
     from tvm import rpc
 
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, RuntimeError):
             known = rpc.connect_tracker("127.0.0.1", port).summary()["server_info"]
-            if sum(server["key"] == f"server:{key}" for server in known) == servers:
+            if sorted(server["key"] for server in known) == sorted(f"server:{key}" for key in keys):
                 return
         time.sleep(0.2)
-    raise TimeoutError(f"{servers} servers did not register within {SECONDS} s")
+    raise TimeoutError(f"{len(keys)} servers did not register within {SECONDS} s")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--key", default="boards")
+    parser.add_argument("--arm", type=Path, metavar="FOLDER", help="that tests/tuning/arm_python.py filled")
     options = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt), farm(options.servers, options.key) as started:
-        print(f"tracker at {started}, key {options.key}", flush=True)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        farm(options.servers, options.key, options.arm and options.arm / "python") as address,
+    ):
+        print(f"tracker at {address}", flush=True)
         signal.pause()

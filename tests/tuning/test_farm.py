@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from farm import farm
+from farm import ARM_KEY, farm
 from tasks import planes
 
 import tvm_ffn
 from tvm_ffn import targets
 from tvm_ffn.errors import ConfigError
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.tuning.boards import TrackedBoards
 from tvm_ffn.tuning.builder import Built, CandidateBuilder
 from tvm_ffn.tuning.runner import Bench
@@ -43,7 +44,7 @@ def test_two_servers_measure_twice_as_much(tmp_path: Path) -> None:
     from tvm import s_tir
 
     target = targets.parse_target("llvm")
-    plan = plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
+    plan = default_plan(target)
     space = space_of(planes(), plan)
     built = CandidateBuilder(target, plan).build(decide(s_tir.Schedule(workload(planes())), space, space.default).mod)
     with farm(1, KEY) as address:
@@ -60,6 +61,19 @@ def test_two_servers_measure_twice_as_much(tmp_path: Path) -> None:
     assert sum(outcome.tuned is not None for outcome in result.outcomes) > 3
     Path(built.path).unlink()
     Path(built.path).parent.rmdir()
+
+
+def test_a_server_for_aarch64_under_qemu(tmp_path: Path) -> None:
+    folder = os.environ.get("TVM_FFN_ARM_PYTHON")
+    if folder is None:
+        pytest.skip("needs TVM_FFN_ARM_PYTHON, a folder that tests/tuning/arm_python.py filled")
+    target = "llvm -mtriple=aarch64 -mcpu=cortex-a72"
+    with farm(1, KEY, Path(folder) / "python") as address:
+        result = tvm_ffn.tune(
+            EXAMPLES / "digits.onnx", target, work_dir=tmp_path, trials=2, rpc_tracker=address, rpc_key=ARM_KEY
+        )
+    assert not result.errors and all(outcome.failures == 0 for outcome in result.outcomes)
+    assert sum(outcome.tuned is not None for outcome in result.outcomes) > 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "nowhere:port"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from tasks import TASKS, planes
 
 from tvm_ffn import targets
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.tuning import builder as builder_module
 from tvm_ffn.tuning.boards import LocalBoard, local_board
 from tvm_ffn.tuning.builder import Built, CandidateBuilder
@@ -30,7 +31,7 @@ from tvm_ffn.tuning.table import TABLE_FILE, TunedTable
 from tvm_ffn.tuning.task import Task
 
 TARGET = targets.parse_target("llvm")
-PLAN = plan_for(targets.architecture(TARGET), targets.vector_bytes(TARGET), targets.required_features(TARGET))
+PLAN = default_plan(TARGET)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +70,11 @@ class LyingBuilder(CandidateBuilder):
         built = super().build(mod)
         if builder_module.point_of(mod) == space_of(builder_module.task_of(mod), self.plan).default:
             return built
-        other = Problem(built.problem.task)
-        wrong = built.problem.expected.copy()
+        other = Problem(built.case.problem.task)
+        wrong = built.case.problem.expected.copy()
         wrong.flat[7] += 1
         other.__dict__["expected"] = wrong
-        self.built[built.path] = replace(built, problem=other)
+        self.built[built.path] = replace(built, case=replace(built.case, problem=other))
         return self.built[built.path]
 
 
@@ -116,7 +117,8 @@ def test_a_crash_is_a_failure_of_its_candidate(
 def made_up(remote: object, built: list[Built]) -> list[float]:
     """Latencies that depend on the decisions only."""
     time.sleep(0.02)
-    tiles = [(item.kernel.operator.tile.pixels, item.kernel.operator.cut.length) for item in built]
+    operators = [item.case.kernel.operator for item in built]  # type: ignore[attr-defined]
+    tiles = [(operator.tile.pixels, operator.cut.length) for operator in operators]
     return [1e-3 + 1e-6 * abs(pixels - 48) + 1e-6 * abs(length - 40) for pixels, length in tiles]
 
 
@@ -136,7 +138,8 @@ def test_a_killed_session_goes_on_where_it_was(tmp_path: Path, board: LocalBoard
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     for server in servers:
-        server.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
     known = records.read_bytes()
     with records.open("ab") as stream:  # as if the last record had been on its way
         stream.write(known.splitlines()[-1][:50])

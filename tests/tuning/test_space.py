@@ -10,7 +10,7 @@ import pytest
 from tasks import TASKS, planes
 from tvm import s_tir
 
-from tvm_ffn.kernel_plan import plan_for
+from tvm_ffn.kernel_plan import KernelPlan, plan_for
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.tuning.problem import Problem
 from tvm_ffn.tuning.space import space_of
@@ -54,6 +54,12 @@ def test_the_default_is_a_point_of_the_space(task: Task) -> None:
         assert name == "code" or getattr(PLAN, name) == value
 
 
+def test_tables_over_outputs_have_decisions_where_there_are_some() -> None:
+    task = Task("factors", None, 1, 1, 64, 24, 24, 0.5, 10, Epilogue())
+    assert space_of(task, replace(PLAN, lut="")).size == 1
+    assert space_of(task, PLAN).choices.keys() == {"lut_vectors", "lut_ahead"}
+
+
 @pytest.mark.parametrize("task", TASKS, ids=IDS)
 def test_decisions_survive_a_trace(task: Task) -> None:
     space = space_of(task, PLAN)
@@ -67,13 +73,14 @@ def test_decisions_survive_a_trace(task: Task) -> None:
     assert point_of(again.mod) == point
 
 
+@pytest.mark.parametrize("plan", [PLAN, plan_for("x86_64", 64)], ids=["avx2", "avx512"])
 @pytest.mark.parametrize("task", TASKS, ids=IDS)
-def test_all_points_have_the_same_numbers(task: Task) -> None:
+def test_all_points_have_the_same_numbers(task: Task, plan: KernelPlan) -> None:
     """The oracle on each point's own packing agrees with the plainest one's."""
-    problem, space = Problem(task), space_of(task, PLAN)
+    problem, space = Problem(task), space_of(task, plan)
     expected = problem.expected
     assert expected.std() > 5  # outputs that are all alike would hide errors
     for place in (0, -1):
         point = {name: values[place] for name, values in space.choices.items()}
-        kernel = problem.kernel(replace(PLAN, **point))  # type: ignore[arg-type]
+        kernel = problem.kernel(replace(plan, **point))  # type: ignore[arg-type]
         np.testing.assert_array_equal(kernel.operator.reference(*problem.arguments(kernel)), expected)

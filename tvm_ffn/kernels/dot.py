@@ -3,7 +3,8 @@
 x86 has one instruction for two of them: ``pmaddwd`` multiplies int16 by int16 and adds neighbours to an int32, exactly
 for all values of int8. LLVM makes ``vpdpwssd`` of it and the addition to the sum where there is one. VNNI has one for
 four, ``vpdpbusd``, which takes uint8 by int8: the activations are raised by 128, and every sum starts at -128 times its
-weights. Elsewhere the sum is written plainly, one product at a time (NEON: ``smlal``).
+weights. ARM's ``sdot`` takes int8 as they are. Elsewhere the sum is written plainly, one product at a time (NEON:
+``smlal``).
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-BYTE_BITS = 8
 RAISED = 128  # what turns int8 into uint8
 
 
 @dataclass(frozen=True)
 class Dot:
-    """``width`` neighbouring inputs are multiplied and added to one of ``lanes`` int32 of a vector."""
+    """``width`` neighbouring inputs are multiplied and added to one of ``lanes`` int32 of a vector; ``raised``:
+    activations are uint8."""
 
     lanes: int
     registers: int
     width: int = 1
     intrinsic: str = ""
+    raised: bool = False
 
     @property
     def of_bytes(self) -> bool:
-        """Whether the instruction takes bytes, activations as uint8."""
+        """Whether the instruction takes bytes."""
         return self.width == 4
 
     @property
@@ -40,7 +42,7 @@ class Dot:
     @property
     def activations(self) -> str:
         """Type of one activation as the instruction takes it."""
-        return "uint8" if self.of_bytes else "int16"
+        return "int16" if not self.of_bytes else "uint8" if self.raised else "int8"
 
     @property
     def weights(self) -> str:
@@ -50,13 +52,13 @@ class Dot:
     def start(self, weight: np.ndarray) -> np.ndarray:
         """What sums over the last axis of ``weight`` start at, int32."""
         sums = weight.sum(axis=-1, dtype=np.int32)
-        return -RAISED * sums if self.of_bytes else np.zeros_like(sums)
+        return -RAISED * sums if self.raised else np.zeros_like(sums)
 
     def widened(self, value: Any) -> Any:
         """One int8 activation as the instruction takes it."""
-        if self.of_bytes:
+        if self.raised:
             return T.bitwise_xor(T.reinterpret("uint8", value), T.uint8(RAISED))
-        return T.Cast("int16", value)
+        return T.Cast(self.activations, value)
 
     def pack(self, inputs: list[Any]) -> Any:
         """A vector of activations from ``width`` vectors of int8, taking one of each in turn."""
@@ -70,7 +72,7 @@ class Dot:
             wide = T.Cast(self.sums, item)
             part = wide if place == self.width - 1 else T.bitwise_and(wide, mask)
             packed = T.bitwise_or(packed, T.shift_left(part, T.Broadcast(T.int32(place * bits), self.lanes)))
-        if self.of_bytes:
+        if self.raised:
             packed = T.bitwise_xor(packed, T.Broadcast(T.int32(-0x7F7F7F80), self.lanes))
         return T.reinterpret(vector, packed)
 
@@ -92,11 +94,12 @@ class Dot:
 
 
 DOTS = {
-    "avx512vnni": Dot(16, 32, 4, "llvm.x86.avx512.vpdpbusd.512"),
+    "avx512vnni": Dot(16, 32, 4, "llvm.x86.avx512.vpdpbusd.512", raised=True),
     "avx512": Dot(16, 32, 2, "llvm.x86.avx512.pmaddw.d.512"),
-    "avxvnni": Dot(8, 16, 4, "llvm.x86.avx512.vpdpbusd.256"),
+    "avxvnni": Dot(8, 16, 4, "llvm.x86.avx512.vpdpbusd.256", raised=True),
     "avx2": Dot(8, 16, 2, "llvm.x86.avx2.pmadd.wd"),
     "sse2": Dot(4, 16, 2, "llvm.x86.sse2.pmadd.wd"),
+    "dotprod": Dot(4, 32, 4, "llvm.aarch64.neon.sdot.v4i32.v16i8"),
     "neon": Dot(4, 32),
     "plain": Dot(4, 16),
 }

@@ -103,7 +103,8 @@ def factored_kernel(
         form = LUTS[plan.lut].words
         cut_y = segments(flat_y, INT8_LIMIT, step=form.step, chunk=inputs)
         cut_x = segments(flat_x, limit, step=form.step, chunk=terms)
-        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut, plan.lut_vectors, epilogue)
+        vectors, ahead = plan.lut_vectors, plan.lut_ahead << 10
+        lut = TernaryLut(shape.rows, inputs, terms, outputs, limit, cut_y, cut_x, plan.lut, vectors, epilogue, ahead)
         words = form.pack(y[0], cut_y, lut.block), middle_scale, form.pack(x[0], cut_x, lut.block)
         return LayerKernel(lut, words, LUT_KERNEL)
     if shape.few_rows:

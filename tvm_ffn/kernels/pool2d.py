@@ -49,13 +49,12 @@ class Window:
     @property
     def _padded(self) -> tuple[int, int]:
         """Rows and columns of the image with the padding that some window reads."""
-        return tuple(  # type: ignore[return-value]
-            max(
-                self.shape[2 + axis] + self.padding[axis],
-                (self.out_size[axis] - 1) * self.strides[axis] + self._reach(axis) + 1,
-            )
-            for axis in (0, 1)
-        )
+
+        def size(axis: int) -> int:
+            last = (self.out_size[axis] - 1) * self.strides[axis] + self._reach(axis)
+            return max(self.shape[2 + axis] + self.padding[axis], last + 1)
+
+        return size(0), size(1)
 
     def _reach(self, axis: int) -> int:
         """Distance of a window's last element from its first."""

@@ -27,13 +27,12 @@ from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.lut import LUTS, Lut
 from tvm_ffn.kernels.work import Cost, Executed
 
-PREFETCH_BYTES = 8192  # ahead of the word that is read
-
 
 @dataclass(frozen=True)
 class TernaryLut:
     """Static description: ``rows`` activations of n ``inputs`` through ``terms`` k to ``outputs`` m; ``vectors`` of
-    outputs share a table of the instruction set ``isa``."""
+    outputs share a table of the instruction set ``isa``; words are asked for ``ahead`` bytes before they are read (0:
+    not asked for)."""
 
     rows: int
     inputs: int
@@ -45,6 +44,7 @@ class TernaryLut:
     isa: str
     vectors: int
     epilogue: Epilogue
+    ahead: int = 8192
 
     @property
     def lut(self) -> Lut:
@@ -134,7 +134,7 @@ class TernaryLut:
 
         table = b.compute(f"{stage}_table", (self.rows, groups, *shape), dtype, entry)
         total = b.tensor(f"{stage}_total", (self.rows, blocks * self.block), "int32")
-        ahead = max(1, PREFETCH_BYTES // (self.block * np.dtype(lut.words.dtype).itemsize))
+        ahead = -(-self.ahead // (self.block * np.dtype(lut.words.dtype).itemsize))
         with b.tile(f"{stage}_tile", (self.rows, blocks)) as (row, block):
             # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
             sums = [lut.sums(b, f"{stage}_sum{vector}") for vector in range(self.vectors)]
@@ -152,7 +152,8 @@ class TernaryLut:
                         at = segment * length + step
                         for number, target in enumerate(sums):
                             start = number * lut.lanes
-                            T.evaluate(_prefetch(words[block, at + ahead, start]))
+                            if ahead:
+                                T.evaluate(_prefetch(words[block, at + ahead, start]))
                             word = words[block, at, T.Ramp(start, 1, lut.lanes)]
                             lut.add(target, table, [row, at * lut.words.codes], word)
                     for number, target in enumerate(sums):

@@ -1,13 +1,15 @@
-"""Candidates to machine code, in this process: decisions are expanded to the kernel here and nowhere else."""
+"""Candidates to machine code: decisions are expanded to the kernel here and nowhere else, in this process."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Protocol
 
+import numpy as np
 import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
@@ -15,13 +17,28 @@ from tvm.s_tir import meta_schedule as ms
 from tvm_ffn import targets
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.layer_kernel import LayerKernel
-from tvm_ffn.schedules.rule import ApplySchedules, Machine
-from tvm_ffn.schedules.rules import rules_for
+from tvm_ffn.schedules.rules import build_function
+from tvm_ffn.tuning.compile_worker import CompileWorker
+from tvm_ffn.tuning.operator import OPERATOR_ATTRIBUTE
+from tvm_ffn.tuning.operator_case import OperatorCase
 from tvm_ffn.tuning.problem import Problem
 from tvm_ffn.tuning.task import Task
 from tvm_ffn.tuning.workload import point_of, task_of
 
-ENTRY = "main"
+
+class Case(Protocol):
+    """What a library is run on, and what must come out."""
+
+    @property
+    def outputs(self) -> Sequence[int]:
+        """Their places among the arguments."""
+
+    @property
+    def arguments(self) -> tuple[np.ndarray, ...]:
+        """All arguments of the library's ``main``, outputs included."""
+
+    def difference(self, values: Sequence[np.ndarray]) -> str:
+        """What is wrong with outputs, "" if nothing is."""
 
 
 @cache
@@ -31,37 +48,68 @@ def problem_of(task: Task) -> Problem:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A linked candidate: its library, alone in a folder of its own, and what it must compute."""
+class KernelCase:
+    """A layer's numbers as one of its kernels takes them."""
 
-    path: str
     problem: Problem
     kernel: LayerKernel
+    outputs: Sequence[int] = (-1,)
+
+    @property
+    def arguments(self) -> tuple[np.ndarray, ...]:
+        """Those of the kernel, and the output."""
+        out = np.zeros(self.kernel.operator.out_shape, self.problem.expected.dtype)
+        return (*self.problem.arguments(self.kernel), out)
+
+    def difference(self, values: Sequence[np.ndarray]) -> str:
+        """Every integer counts."""
+        expected = self.problem.expected
+        wrong = np.count_nonzero(values[0] != expected)
+        return f"{wrong} of {expected.size} outputs differ from the oracle's" if wrong else ""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A linked candidate: its library, alone in a folder of its own, and what it is run on."""
+
+    path: str
+    case: Case
 
 
 class CandidateBuilder:
-    """Builds kernels for one target; ``built`` finds what belongs to a library by its path."""
+    """Builds candidates for one target; ``cases`` are those of the operators by key, ``built`` finds what belongs to a
+    library by its path."""
 
-    def __init__(self, target: tvm.target.Target, plan: KernelPlan) -> None:
-        self.target, self.plan = target, plan
-        self.machine = Machine(targets.vector_bytes(target), targets.vector_registers(target))
+    def __init__(
+        self, target: tvm.target.Target, plan: KernelPlan, cases: Mapping[str, OperatorCase] | None = None
+    ) -> None:
+        self.target, self.plan, self.cases = target, plan, cases or {}
         self.link = targets.cross_compiler(target)
+        self.worker = CompileWorker()
         self.built: dict[str, Built] = {}
 
     def build(self, mod: tvm.IRModule) -> Built:
         """The library of a scheduled workload. MetaSchedule deletes the folder it lies in."""
+        path = os.path.join(tempfile.mkdtemp(prefix="tvm_ffn-tune-"), "kernel.so")
+        is_operator = OPERATOR_ATTRIBUTE in mod["main"].attrs
+        try:
+            case = self._operator(mod, path) if is_operator else self._layer(mod, path)
+        except Exception:
+            ms.utils.remove_build_dir(path)
+            raise
+        self.built[path] = Built(path, case)
+        return self.built[path]
+
+    def _operator(self, mod: tvm.IRModule, path: str) -> OperatorCase:
+        self.worker.build(mod, self.target, path)
+        return self.cases[str(mod["main"].attrs[OPERATOR_ATTRIBUTE])]
+
+    def _layer(self, mod: tvm.IRModule, path: str) -> KernelCase:
         problem = problem_of(task_of(mod))
         kernel = problem.kernel(replace(self.plan, **point_of(mod)))  # type: ignore[arg-type]
-        function = kernel.operator.prim_func(ENTRY).with_attr("global_symbol", ENTRY)
-        rules = rules_for(targets.architecture(self.target))
-        with self.target:
-            schedule = tvm.transform.Sequential([ApplySchedules(rules, self.machine)])
-            scheduled = schedule(tvm.IRModule({ENTRY: function}))
-            library = tvm.compile(scheduled, target=self.target)
-        path = os.path.join(tempfile.mkdtemp(prefix="tvm_ffn-tune-"), "kernel.so")
+        library = build_function(kernel.operator.prim_func("main"), self.target)
         library.export_library(path, fcompile=self.link)
-        self.built[path] = Built(path, problem, kernel)
-        return self.built[path]
+        return KernelCase(problem, kernel)
 
 
 @derived_object

@@ -23,6 +23,7 @@ from tvm_ffn import targets
 from tvm_ffn.atomic import output_errors
 from tvm_ffn.errors import ConfigError
 from tvm_ffn.json_file import read_object, write_json
+from tvm_ffn.tuning.operator import OPERATOR_ATTRIBUTE
 from tvm_ffn.tuning.search import FAILED
 from tvm_ffn.tuning.task import Task
 from tvm_ffn.tuning.workload import TASK_ATTRIBUTE, point_of, task_of
@@ -70,13 +71,23 @@ def check_target(folder: Path, target: tvm.target.Target) -> None:
 
 
 def history(database: ms.database.Database) -> dict[Task, list[tuple[dict[str, int], float]]]:
-    """The records of each task: decisions and seconds (`FAILED` or more: it failed)."""
+    """The records of each layer's task: decisions and seconds (`FAILED` or more: it failed)."""
     found: dict[Task, list[tuple[dict[str, int], float]]] = {}
     for record in database.get_all_tuning_records():
         mod = record.workload.mod
         if TASK_ATTRIBUTE in mod["main"].attrs:
             seconds = float(record.run_secs[0]) if record.run_secs else FAILED
             found.setdefault(task_of(mod), []).append((point_of(record.as_measure_candidate().sch.mod), seconds))
+    return found
+
+
+def operator_history(database: ms.database.Database) -> dict[str, list[ms.database.TuningRecord]]:
+    """The records of each operator, by its key."""
+    found: dict[str, list[ms.database.TuningRecord]] = {}
+    for record in database.get_all_tuning_records():
+        attributes = record.workload.mod["main"].attrs
+        if OPERATOR_ATTRIBUTE in attributes:
+            found.setdefault(str(attributes[OPERATOR_ATTRIBUTE]), []).append(record)
     return found
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_ffn.tuning.search import FAILED, Search
-from tvm_ffn.tuning.task import Task
+from tvm_ffn.tuning.search import FAILED
+from tvm_ffn.tuning.subject import Subject
 
 
 class Display:
     """A bar over the trials of all tasks; also collects the first error of each kind into ``errors``."""
 
-    def __init__(self, searches: Mapping[Task, Search], trials: int, errors: list[str]) -> None:
+    def __init__(self, subjects: Sequence[Subject], trials: int, errors: list[str]) -> None:
         from tqdm import tqdm
 
-        self.tasks, self.errors = list(searches.items()), errors
-        ends = [min(trials, search.space.size) for search in searches.values()]
-        done = sum(min(len(s.seconds), end) for s, end in zip(searches.values(), ends, strict=True))
+        self.subjects, self.errors = subjects, errors
+        ends = [min(trials, subject.size) for subject in subjects]
+        done = sum(min(subject.tried, end) for subject, end in zip(subjects, ends, strict=True))
         self.bar = tqdm(total=sum(ends), initial=done, desc="tuning", file=sys.stderr, disable=None, leave=False)
 
     def __enter__(self) -> Display:
@@ -40,14 +40,14 @@ class Display:
             kind = message.split(":")[0]
             if not any(known.startswith(kind) for known in self.errors):
                 self.errors.append(message)
-        task, search = self.tasks[number]
-        best = min(search.seconds.values(), default=FAILED)
-        self.bar.set_postfix_str(f"{task.name}: {_latency(best, search.default_seconds)}", refresh=False)
+        subject = self.subjects[number]
+        latency = _latency(subject.best_seconds, subject.default_seconds)
+        self.bar.set_postfix_str(f"{subject.task.name}: {latency}", refresh=False)
         self.bar.update(count)
 
 
-def _latency(best: float, default: float | None) -> str:
-    if best >= FAILED:
+def _latency(best: float | None, default: float | None) -> str:
+    if best is None:
         return "nothing runs yet"
     gain = f", {default / best:.2f}x" if default is not None and default < FAILED else ""
     return f"{best * 1e3:.3f} ms{gain}"

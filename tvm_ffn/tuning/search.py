@@ -46,6 +46,12 @@ class Search:
         """Of the default decisions, once measured."""
         return self.seconds.get(self._key(self.space.default))
 
+    @property
+    def best_seconds(self) -> float | None:
+        """Of the fastest point so far."""
+        best = min(self.seconds.values(), default=FAILED)
+        return best if best < FAILED else None
+
     def best(self, count: int) -> list[Point]:
         """The fastest points so far."""
         good = [key for key, seconds in self.seconds.items() if seconds < FAILED]

@@ -3,54 +3,57 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
 import tvm
-from tvm import s_tir
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_ffn.errors import FFNError
 from tvm_ffn.kernel_plan import KernelPlan
+from tvm_ffn.schedules.rules import apply_schedules
 from tvm_ffn.tuning.boards import Boards
 from tvm_ffn.tuning.builder import Builder, CandidateBuilder
-from tvm_ffn.tuning.database import history, open_database
+from tvm_ffn.tuning.database import history, open_database, operator_history
 from tvm_ffn.tuning.display import Display
+from tvm_ffn.tuning.layer_subject import LayerSubject
+from tvm_ffn.tuning.operator import Operator
+from tvm_ffn.tuning.operator_case import OperatorCase
+from tvm_ffn.tuning.operator_subject import OperatorSubject
+from tvm_ffn.tuning.quick_import import import_intrinsics
 from tvm_ffn.tuning.runner import Bench, Measure, Runner, measure
-from tvm_ffn.tuning.search import Search, Strategy
-from tvm_ffn.tuning.space import Point, space_of
-from tvm_ffn.tuning.table import TABLE_FILE, TunedTable, TunedTask
+from tvm_ffn.tuning.subject import Subject, Tuned
+from tvm_ffn.tuning.table import TABLE_FILE, TunedTable
 from tvm_ffn.tuning.task import Task
-from tvm_ffn.tuning.workload import decide, workload
 
 log = logging.getLogger("tvm_ffn")
 
 BATCH = 8  # candidates built before they are measured and recorded, and again for every further board
 FINALISTS = 3  # of the search, against the default
 LEAST_GAIN = 1.01  # below this the default decisions stay
+LEAST_SHARE = 0.01  # of all the time: an operator below it is left alone
+OPERATORS_TIME = 0.25  # of the time budget, where there are operators
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task: ``tuned`` is None where nothing was measured."""
+    """What became of a task or operator: ``tuned`` is None where nothing was measured."""
 
-    task: Task
+    task: Task | Operator
     layers: int
     trials: int
     failures: int
-    tuned: TunedTask | None
+    tuned: Tuned | None
 
 
 @dataclass
 class Session:
-    """All that a session needs; ``weights`` counts the layers of each task, ``trials`` are for each, those of earlier
-    sessions in the same folder included, ``seconds`` bounds the search of all."""
+    """All that a session needs; ``weights`` counts the layers of each task, ``operators`` the calls of each operator,
+    ``trials`` are for each, those of earlier sessions in the same folder included, ``seconds`` bounds the search of
+    all."""
 
     weights: Mapping[Task, int]
     target: tvm.target.Target
@@ -61,99 +64,116 @@ class Session:
     seconds: float
     seed: int
     measure: Measure = measure
+    operators: Mapping[Operator, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)  # of failed candidates of this session, the first of each kind
 
     def run(self) -> list[TaskOutcome]:
         """Search, play off, write the table; one outcome a task."""
-        searches = {task: Search(space_of(task, self.plan), self.seed) for task in self.weights}
-        open_tasks = {task: search for task, search in searches.items() if search.space.size > 1}
-        candidates = CandidateBuilder(self.target, self.plan)
-        with open_database(self.folder, self.target) as database:
+        start = time.monotonic()
+        cases = {operator.key: OperatorCase(operator) for operator in self.operators}
+        candidates = CandidateBuilder(self.target, self.plan, cases)
+        with (
+            open_database(self.folder, self.target) as database,
+            contextlib.closing(Bench(self.boards, self.measure)) as bench,
+        ):
             known = history(database)
-            for task, search in open_tasks.items():
-                for point, seconds in known.get(task, ()):
-                    if search.space.has(point):
-                        search.tell(point, seconds)
-            table = TunedTable.read(self.folder / TABLE_FILE)
-            with contextlib.closing(Bench(self.boards, self.measure)) as bench:
-                if open_tasks:
-                    self._search(open_tasks, database, candidates, bench)
-                for task, search in open_tasks.items():
-                    entry = play_off(task, search, candidates, bench)
-                    if entry is not None:
-                        table.add(entry)
-                        table.write(self.folder / TABLE_FILE)
-        return [
-            TaskOutcome(task, count, len(searches[task].seconds), searches[task].failures, table.entries.get(task))
-            for task, count in self.weights.items()
-        ]
-
-    def _search(
-        self,
-        searches: Mapping[Task, Search],
-        database: ms.database.Database,
-        candidates: CandidateBuilder,
-        bench: Bench,
-    ) -> None:
-        deadline = time.monotonic() + self.seconds
-        quick_import()
-        with _quiet():
-            contexts = [
-                ms.TuneContext(
-                    workload(task),
-                    target=self.target,
-                    space_generator=ms.space_generator.ScheduleFn(
-                        lambda sch, space=search.space: decide(sch, space), sch_rules=[], postprocs=[], mutator_probs={}
-                    ),
-                    search_strategy=Strategy(search, deadline),
-                    task_name=task.name,
-                    rand_state=self.seed + 1,
-                    num_threads=1,
-                )
-                for task, search in searches.items()
+            layers = [
+                LayerSubject.of(task, count, self.plan, self.seed, known.get(task, ()))
+                for task, count in self.weights.items()
             ]
-            with Display(searches, self.trials, self.errors) as display:
-                ms.tune_tasks(
-                    tasks=contexts,
-                    task_weights=[float(self.weights[task]) for task in searches],
-                    work_dir=str(self.folder),
-                    max_trials_global=self.trials * len(searches),
-                    max_trials_per_task=self.trials,
-                    num_trials_per_iter=BATCH * self.boards.count,
-                    builder=Builder(candidates),
-                    runner=Runner(bench, candidates.built),
-                    database=database,
-                    cost_model="none",  # each `Strategy` has its own
-                    measure_callbacks=[
-                        ms.measure_callback.AddToDatabase(),
-                        display.callback(),
-                        ms.measure_callback.RemoveBuildArtifact(),
-                    ],
-                    task_scheduler="round-robin",
-                )
+            work = _Work(self, database, candidates, bench, TunedTable.read(self.folder / TABLE_FILE))
+            share = 1 - OPERATORS_TIME * bool(self.operators)
+            outcomes = work.tune(layers, start + share * self.seconds, ms.task_scheduler.RoundRobin())
+            outcomes += work.tune(
+                self._operators(layers, work), start + self.seconds, ms.task_scheduler.GradientBased(seed=self.seed + 1)
+            )
+        return outcomes
+
+    def _operators(self, layers: Sequence[LayerSubject], work: _Work) -> list[OperatorSubject]:
+        """The operators that take time, with what is known of them."""
+        known = operator_history(work.database)
+        subjects = []
+        for operator, count in self.operators.items():
+            with self.target:
+                default = apply_schedules(self.target)(operator.module)
+            [seconds] = work.measured([default], operator.name)
+            subjects.append(OperatorSubject(operator, count, known.get(operator.key, ()), default, seconds))
+        everything: list[Subject] = [*layers, *subjects]
+        total = sum(subject.count * (subject.default_seconds or 0.0) for subject in everything)
+        return [subject for subject in subjects if subject.count * subject.default_seconds >= LEAST_SHARE * total]
 
 
-def play_off(task: Task, search: Search, candidates: CandidateBuilder, bench: Bench) -> TunedTask | None:
-    """The fastest candidates against the default, measured in turn in one session: what won the search by a lucky
-    measurement does not win here. None where nothing was measured."""
-    points = search.best(FINALISTS)
-    if not points:
-        return None
-    default = search.space.default
-    entrants: list[Point] = [default, *(point for point in points if point != default)]
-    built = [candidates.build(decide(s_tir.Schedule(workload(task)), search.space, point).mod) for point in entrants]
-    try:
-        measured = bench.submit(built).result()
-    finally:
-        for item in built:
-            ms.utils.remove_build_dir(candidates.built.pop(item.path).path)
-    if measured.error:
-        raise FFNError(f"the play-off of {task.name} failed, the records are kept: {measured.error.splitlines()[0]}")
-    seconds = measured.seconds
-    best = min(range(len(entrants)), key=seconds.__getitem__)
-    if seconds[0] < seconds[best] * LEAST_GAIN:
-        best = 0
-    return TunedTask(task, dict(entrants[best]), seconds[best], seconds[0])
+@dataclass
+class _Work:
+    """What searching and playing off need."""
+
+    session: Session
+    database: ms.database.Database
+    candidates: CandidateBuilder
+    bench: Bench
+    table: TunedTable
+
+    def tune(
+        self, subjects: Sequence[Subject], deadline: float, scheduler: ms.task_scheduler.TaskScheduler
+    ) -> list[TaskOutcome]:
+        """Search, then play off, those that have a choice."""
+        chosen = [subject for subject in subjects if subject.size > 1]
+        unfinished = [subject for subject in chosen if subject.tried < min(self.session.trials, subject.size)]
+        if unfinished:
+            import_intrinsics()
+            with _quiet():
+                self._search(unfinished, deadline, scheduler)
+        tuned = {subject.task: self._play_off(subject) for subject in chosen}
+        return [TaskOutcome(s.task, s.count, s.tried, s.failures, tuned.get(s.task)) for s in subjects]
+
+    def measured(self, mods: Sequence[tvm.IRModule], name: str) -> list[float]:
+        """Seconds of scheduled workloads, in turn in one session; a failure is an error of ours."""
+        built = [self.candidates.build(mod) for mod in mods]
+        try:
+            measured = self.bench.submit(built).result()
+        finally:
+            for item in built:
+                ms.utils.remove_build_dir(self.candidates.built.pop(item.path).path)
+        if measured.error:
+            raise FFNError(f"measuring {name} failed, the records are kept: {measured.error.splitlines()[0]}")
+        return measured.seconds
+
+    def _search(self, subjects: Sequence[Subject], deadline: float, scheduler: ms.task_scheduler.TaskScheduler) -> None:
+        session = self.session
+        with Display(subjects, session.trials, session.errors) as display:
+            ms.tune_tasks(
+                tasks=[subject.context(session.target, deadline, session.seed) for subject in subjects],
+                task_weights=[float(subject.count) for subject in subjects],
+                work_dir=str(session.folder),
+                max_trials_global=session.trials * len(subjects),
+                max_trials_per_task=session.trials,
+                num_trials_per_iter=min(BATCH * session.boards.count, session.trials),
+                builder=Builder(self.candidates),
+                runner=Runner(self.bench, self.candidates.built),
+                database=self.database,
+                cost_model="none",  # each search has its own
+                measure_callbacks=[
+                    ms.measure_callback.AddToDatabase(),
+                    display.callback(),
+                    ms.measure_callback.RemoveBuildArtifact(),
+                ],
+                task_scheduler=scheduler,
+            )
+
+    def _play_off(self, subject: Subject) -> Tuned | None:
+        """The fastest candidates against the default, measured in turn in one session: what won the search by a lucky
+        measurement does not win here. None where nothing was measured."""
+        entrants = subject.entrants(FINALISTS)
+        if not entrants:
+            return None
+        seconds = self.measured([entrant.mod for entrant in entrants], subject.task.name)
+        best = min(range(len(entrants)), key=seconds.__getitem__)
+        if seconds[0] < seconds[best] * LEAST_GAIN:
+            best = 0
+        entry = subject.entry(entrants[best], seconds[best], seconds[0])
+        self.table.add(entry)
+        self.table.write(self.session.folder / TABLE_FILE)
+        return entry
 
 
 @contextlib.contextmanager
@@ -166,19 +186,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def quick_import() -> None:
-    """TVM's tensor intrinsics, which a TuneContext imports, call ``inspect.stack`` hundreds of times; it reads source
-    files for lines that nobody looks at: 15 seconds, without them 2."""
-
-    def stack(context: int = 1) -> list[inspect.FrameInfo]:
-        frames, frame = [], sys._getframe(1)
-        while frame is not None:
-            code = frame.f_code
-            frames.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
-            frame = frame.f_back  # type: ignore[assignment]
-        return frames
-
-    with mock.patch.object(inspect, "stack", stack):
-        import tvm.s_tir.tensor_intrin  # noqa: F401

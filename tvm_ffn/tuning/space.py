@@ -53,6 +53,9 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     if task.form == FACTORS and not task.shape.few_rows:
         choices["pixel_block"] = tuple(plan.lanes * vectors for vectors in (1, 2, 3, 4, 6, 8))
         choices["chunk"] = (4, 8, 16, 32, _MOST_CHUNK)
+    if task.form == FACTORS and task.shape.few_rows and plan.lut:
+        choices["lut_vectors"] = (1, 2, 4, 6, 8, 12)
+        choices["lut_ahead"] = (0, 2, 4, 8, 16)
     if conv and task.form == INT8:
         choices["dot_rows"] = (0, 1, 2, 3, 4)
         choices["dot_groups"] = (2, 4, 8, 12, 16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,43 @@ class TunedTask:
     default_seconds: float
 
     @property
+    def choice(self) -> str:
+        """For people."""
+        return ", ".join(f"{name} {value}" for name, value in self.decisions.items())
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the default."""
+        return self.default_seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class TunedOperator:
+    """An operator, the trace of its fastest schedule (None: the default one), and seconds as of a `TunedTask`."""
+
+    key: str
+    name: str
+    trace: Any
+    seconds: float
+    default_seconds: float
+
+    @property
+    def choice(self) -> str:
+        """For people."""
+        return "default schedule" if self.trace is None else "MetaSchedule's rules"
+
+    @property
     def gain(self) -> float:
         """How many times as fast as the default."""
         return self.default_seconds / self.seconds
 
 
 class TunedTable:
-    """Entries by task."""
+    """Entries by task, ``operators`` by their key."""
 
-    def __init__(self, entries: Iterable[TunedTask] = ()) -> None:
+    def __init__(self, entries: Iterable[TunedTask] = (), operators: Iterable[TunedOperator] = ()) -> None:
         self.entries = {entry.task: entry for entry in entries}
+        self.operators = {entry.key: entry for entry in operators}
 
     def find(self, task: Task) -> TunedTask | None:
         """The entry of the task, or of the one that differs from it least: in density only, by `NEAREST` at most."""
@@ -44,9 +71,12 @@ class TunedTable:
         best = min(near, key=lambda entry: abs(entry.task.density - task.density), default=None)
         return best if best is not None and abs(best.task.density - task.density) <= NEAREST + 1e-9 else None
 
-    def add(self, entry: TunedTask) -> None:
-        """Add or replace the task's entry."""
-        self.entries[entry.task] = entry
+    def add(self, entry: TunedTask | TunedOperator) -> None:
+        """Add or replace the task's or operator's entry."""
+        if isinstance(entry, TunedTask):
+            self.entries[entry.task] = entry
+        else:
+            self.operators[entry.key] = entry
 
     @classmethod
     def read(cls, path: Path) -> TunedTable:
@@ -57,7 +87,8 @@ class TunedTable:
         if values.get("format") != FORMAT:
             raise ConfigError(f"{path} has the format {values.get('format')!r}; this version reads {FORMAT}")
         try:
-            return cls(_entry(item) for item in values["layers"])
+            operators = [TunedOperator(**item) for item in values.get("operators", [])]
+            return cls(map(_entry, values["layers"]), operators)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"the table of tuned layers {path} is damaged: {error!r}; tune again") from error
 
@@ -72,7 +103,8 @@ class TunedTable:
             }
             for entry in self.entries.values()
         ]
-        write_json(path, {"format": FORMAT, "layers": layers})
+        operators = [asdict(entry) for entry in self.operators.values()]
+        write_json(path, {"format": FORMAT, "layers": layers, "operators": operators})
 
 
 def _entry(item: Mapping[str, Any]) -> TunedTask:
