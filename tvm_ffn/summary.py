@@ -43,7 +43,8 @@ def summarize(
         elif unit.reason:
             rows.append(_float_row(unit, batch))
     held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)
-    return Report(tuple(rows), model, target, warnings, held_out, dict(quantized.plan.budget))
+    budget = dict(quantized.plan.budget)
+    return Report(tuple(rows), model, target, warnings, held_out, budget, dict(operators))
 
 
 def _damage(quantized: QuantizedNetwork, unit: Unit) -> float | None:
