@@ -61,14 +61,15 @@ def main() -> None:
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     files = {path.name.split(".")[0]: path for path in sorted((SHARED / "models").glob("*.onnx*"))}
     for name in options.model or files:
-        task = Task(name, files[name])
         rows = results.setdefault(name, {})
-        for form in options.forms:
-            if form not in rows:
-                rows[form] = task.measure(form)
-                print(f"{name:18} {form:14} {line(rows[form])}", flush=True)
-                if options.json:
-                    options.json.write_text(json.dumps(results, indent=1) + "\n")
+        missing = [form for form in options.forms if form not in rows]
+        task = Task(name, files[name]) if missing else None
+        for form in missing:
+            assert task is not None
+            rows[form] = task.measure(form)
+            print(f"{name:18} {form:14} {line(rows[form])}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.plot:
         plot(results, options.plot)
 
@@ -211,6 +212,10 @@ def nncf_answer(model: Any, samples: list[dict[str, np.ndarray]]) -> Any:
     return lambda sample: list(request.infer(dict(sample)).values())
 
 
+CURVES = ("planes", "uniform", "response", "sdd", "greedy")
+POINTS = {"default": "*", "int8": "s", "onnxruntime": "x", "nncf": "+"}  # an int8 layer executes an addition a MAC
+
+
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     """KL over executed additions, one panel a model."""
     import matplotlib
@@ -218,19 +223,28 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, -(-len(results) // 2), figsize=(14, 8), squeeze=False)
+    figure, axes = pyplot.subplots(2, -(-len(results) // 2), figsize=(12, 7), squeeze=False, sharex=True)
     for panel, (name, rows) in zip(axes.ravel(), results.items(), strict=False):
-        for kind in ("planes", "uniform", "response", "sdd", "greedy", "default"):
+        for place, kind in enumerate(CURVES):
             points = sorted((row["shared"], row["divergence"]) for form, row in rows.items() if form.startswith(kind))
             if points:
-                panel.plot(*zip(*points, strict=True), "o-", label=kind)
-        for peer in ("int8", "onnxruntime", "nncf"):
-            if peer in rows:
-                panel.axhline(rows[peer]["divergence"], linestyle=":", label=peer, color="gray")
-        panel.set(title=name, xlabel="additions executed a MAC", ylabel="KL to fp32, nats", yscale="log")
-        panel.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+                panel.plot(*zip(*points, strict=True), "o-", label=kind, color=f"C{place}", markersize=4)
+        for place, (form, marker) in enumerate(POINTS.items(), len(CURVES)):
+            if form in rows:
+                found = rows[form].get("shared", 1.0), max(rows[form]["divergence"], 1e-5)
+                panel.plot(*found, marker, label=form, color=f"C{place}", markersize=9)
+        panel.set(title=name, yscale="log")
+        panel.grid(alpha=0.3)
+    for panel in axes[-1]:
+        panel.set_xlabel("additions executed a MAC, as code")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("KL to fp32, nats")
+    named = {
+        label: line for panel in axes.ravel() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named.keys(), loc="lower center", ncols=len(named), frameon=False)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(path, dpi=90)
 
 
 if __name__ == "__main__":

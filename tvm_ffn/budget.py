@@ -30,16 +30,17 @@ HOPELESS = 0.25
 
 def solve_within(
     budget: Mapping[str, float],
-    make: Callable[[float], Plan],
+    make: Callable[[float, bool], Plan],
     solve: Callable[[Plan], QuantizedNetwork],
     *,
     classes: bool,
 ) -> QuantizedNetwork:
-    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget, ``classes``
-    says whether the network's answers are."""
+    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget and is
+    told whether later layers may be thought to repair earlier ones, as they are at first; ``classes`` says whether the
+    network's answers are."""
     plan, share = None, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT
     for attempt in range(1, MOST_SOLVES + 1):
-        last, plan = plan, make(share)
+        last, plan = plan, make(share, attempt == 1)
         if plan == last:
             break  # its own limits, not the budget, decide
         solved = solve(plan)

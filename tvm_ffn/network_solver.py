@@ -233,4 +233,4 @@ def reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
     place = {network.linear[0]: "first layer", network.linear[-1]: "last layer"}.get(unit)
     if place:
         return f"{place}: the answer is most sensitive to it"
-    return "int8 by configuration" if settings.penalty is None else "planned: digits would take more bytes than int8"
+    return "int8 by configuration" if settings.penalty is None else "planned: digits would cost more than int8"

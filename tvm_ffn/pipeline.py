@@ -142,7 +142,7 @@ def factorize(c: Compilation) -> None:
     if c.measured:
         c.quantized = solve_within(
             budget,
-            lambda share: make_plan(c.settings, c.measured, budget, share),
+            lambda share, repaired: make_plan(c.settings, c.measured, budget, share, repaired=repaired),
             solve,
             classes=is_classes(shape_of(c.network.outputs[0])),
         )

@@ -23,9 +23,11 @@ class Network:
     def __init__(self, damage: float, expected: float = 1.0, floor: float = 0.0) -> None:
         self.damage, self.expected, self.floor = damage, expected, floor
         self.shares: list[float] = []
+        self.repaired: list[bool] = []
 
-    def make(self, share: float) -> Any:
+    def make(self, share: float, repaired: bool) -> Any:
         self.shares.append(share)
+        self.repaired.append(repaired)
         return SimpleNamespace(damage=self.damage * share * self.expected)
 
     def solve(self, plan: Any) -> Any:
@@ -37,12 +39,14 @@ def test_a_network_within_its_budget_is_solved_once() -> None:
     network = Network(0.9 * DAMAGE_A_POINT)
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert network.shares == [1.0] and drop_measured(solved.held_out) == pytest.approx(0.9)
+    assert network.repaired == [True]
 
 
 def test_one_over_it_is_planned_with_less() -> None:
     network = Network(2 * DAMAGE_A_POINT)
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert len(network.shares) == 2 and network.shares[1] < 0.5
+    assert network.repaired == [True, False]
     assert drop_measured(solved.held_out) <= 1.0
 
 

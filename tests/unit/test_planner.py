@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_ffn.config import LayerConfig
-from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT, TRUST, make_plan
+from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT, INT8_WORK, TRUST, make_plan
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
 OPEN = LayerConfig(precision="ternary", method="planes", planes=6)
@@ -23,10 +23,12 @@ def layer(damage: float, weights: int = 1000, positions: int = 100, richness: fl
     return Sensitivity(damage, tuple(errors), tuple(np.maximum(digits, 0.05)), weights, positions)
 
 
-def plan_of(layers: dict[str, Sensitivity], budget: dict[str, float], **rest: LayerConfig | None) -> Any:
+def plan_of(
+    layers: dict[str, Sensitivity], budget: dict[str, float], *, repaired: bool = True, **rest: LayerConfig | None
+) -> Any:
     measured: Any = {_Named(name): value for name, value in layers.items()}
     named: dict[str, LayerConfig | None] = dict.fromkeys(layers, OPEN)
-    return make_plan({**named, **rest}, measured, budget)
+    return make_plan({**named, **rest}, measured, budget, repaired=repaired)
 
 
 class _Named:
@@ -94,6 +96,46 @@ def test_a_layer_that_needs_more_digits_than_int8_has_bits_is_int8() -> None:
     assert plan.layers["rich"].settings.precision == "int8" and plan.layers["rich"].damage == 0
     assert plan.layers["plain"].settings.precision == "ternary"
     assert plan_of(layers, {"adds": 0.9}).layers["rich"].settings.precision == "ternary"
+
+
+def test_what_nothing_repairs_is_int8_though_its_digits_are_few() -> None:
+    layers = {"loud": layer(60.0, richness=0.8), **{f"l{i}": layer(1.0) for i in range(6)}}
+    hopeful, sober = (plan_of(layers, {"max_drop": 1.0}, repaired=repaired) for repaired in (True, False))
+    assert all(planned.settings.precision == "ternary" for planned in hopeful.layers.values())
+    kinds = {name: planned.settings.precision for name, planned in sober.layers.items()}
+    assert kinds == {name: "int8" if name == "loud" else "ternary" for name in layers}
+    assert own_damage(sober, layers) < 0.7 * own_damage(hopeful, layers) and sober.adds < 1.1 * hopeful.adds
+
+
+@pytest.mark.parametrize("budget", [{"adds": 0.7}, {"bytes": 0.8}])
+def test_work_is_shared_out_the_same_whatever_is_repaired(budget: dict[str, float]) -> None:
+    layers = {"loud": layer(60.0, richness=0.8), "plain": layer(1.0)}
+    assert plan_of(layers, budget, repaired=False) == plan_of(layers, budget)
+
+
+@given(damages=st.lists(st.floats(0.03, 30), min_size=2, max_size=8), drop=st.floats(0.3, 3))
+@settings(deadline=None, max_examples=50)
+def test_every_layer_takes_the_form_that_costs_less(damages: list[float], drop: float) -> None:
+    layers = {f"l{i}": layer(d, weights=1000 * (i + 1), positions=10 * (9 - i)) for i, d in enumerate(damages)}
+    plan = plan_of(layers, {"max_drop": drop}, repaired=False)
+    common = np.exp(np.mean(np.log(damages)))
+    for name, own in layers.items():
+        planned = plan.layers[name]
+        heard = own.damage_per_error**TRUST * common ** (1 - TRUST)
+        unit = 2 * heard * planned.settings.penalty  # of an addition a MAC, in nats
+        if planned.settings.penalty in (PENALTIES[0], PENALTIES[-1]):
+            continue
+        error, digits = own.at(planned.settings.penalty)
+        as_planes, as_int8 = own.damage_per_error * error + unit * digits, INT8_WORK * unit
+        if digits * BYTES_PER_DIGIT > 1.001 or as_planes > 1.001 * as_int8:
+            assert planned.settings.precision == "int8"
+        elif digits * BYTES_PER_DIGIT < 0.999 and as_planes < 0.999 * as_int8:  # prices often end where a layer changes
+            assert planned.settings.precision == "ternary"
+
+
+def own_damage(plan: Any, layers: dict[str, Sensitivity]) -> float:
+    """By the layers' own measures."""
+    return sum(s.damage_per_error * plan.layers[name].error ** 2 for name, s in layers.items())
 
 
 def test_a_layer_nobody_hears_gets_the_highest_price() -> None:
