@@ -59,18 +59,21 @@ def int8_runs(
     rng: np.random.Generator,
     size: tuple[int, ...],
     columns: Callable[[np.ndarray], np.ndarray],
-    packed: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    packed: Callable[[np.ndarray], np.ndarray],
     out_shape: tuple[int, ...],
+    raised: int,
 ) -> dict[str, tuple[np.ndarray, ...]]:
-    """As for ternary layers: weights of +-127 that face the worst image, and random ones for the typical image."""
+    """As for ternary layers: weights of +-127 that face the worst image, and random ones for the typical image. The
+    bias is that of a kernel whose activations are larger by ``raised``."""
     images = extremes(rng, size)
     largest = facing(rng, columns(images["worst"]), shape.outputs, 0.0) * np.int8(LIMIT)
     random = rng.integers(-LIMIT, LIMIT + 1, largest.shape).astype(np.int8)
     runs = {}
     for name, image in _single_stage(images):
         weight = random if name == TYPICAL else largest
-        tail = _tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name)
-        runs[name] = (images[image], *packed(weight), *tail)
+        bias, *tail = _tail(shape.epilogue, rng, _product(weight, columns(images[image])), out_shape, name)
+        bias = bias - raised * weight.sum(axis=2, dtype=np.int32)
+        runs[name] = (images[image], packed(weight), bias, *tail)
     return runs
 
 

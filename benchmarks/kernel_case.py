@@ -163,12 +163,13 @@ def _int8(
 ) -> KernelCase:
     inputs = columns(np.zeros(size, np.int8)).shape[1:3]
     weight = np.zeros((inputs[0], shape.outputs, inputs[1]), np.int8)
-    operator = int8_kernel(place, weight, shape.epilogue, plan).operator
+    kernel = int8_kernel(place, weight, shape.epilogue, plan)
 
-    def packed(weight: np.ndarray) -> tuple[np.ndarray, ...]:
-        return int8_kernel(place, weight, shape.epilogue, plan).weights
+    def packed(weight: np.ndarray) -> np.ndarray:
+        return int8_kernel(place, weight, shape.epilogue, plan).weights[0]
 
-    return KernelCase(operator, int8_runs(shape, rng, size, columns, packed, operator.out_shape))
+    operator = kernel.operator
+    return KernelCase(operator, int8_runs(shape, rng, size, columns, packed, operator.out_shape, kernel.raised))
 
 
 @_case.register

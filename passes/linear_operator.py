@@ -70,7 +70,7 @@ def linear_operator(
     )
     sums = _weight_sums(solution, alive)
     real_bias = _real_bias(unit, solution, scales)
-    bias = (np.rint(real_bias.reshape(shape) / steps) - scales.zero * sums).astype(np.int32)
+    bias = (np.rint(real_bias.reshape(shape) / steps) - (scales.zero + kernel.raised) * sums).astype(np.int32)
     constants = (*kernel.weights, bias, scale)
     return LinearOperator(kernel.operator, constants, residual_scale, kernel.family)
 

@@ -2,9 +2,9 @@
 
 x86 has one instruction for two of them: ``pmaddwd`` multiplies int16 by int16 and adds neighbours to an int32, exactly
 for all values of int8. LLVM makes ``vpdpwssd`` of it and the addition to the sum where there is one. VNNI has one for
-four, ``vpdpbusd``, which takes uint8 by int8: the activations are raised by 128, and every sum starts at -128 times its
-weights. ARM's ``sdot`` takes int8 as they are. Elsewhere the sum is written plainly, one product at a time (NEON:
-``smlal``).
+four, ``vpdpbusd``, which takes uint8 by int8: the activations are raised by 128, and the sums by 128 times the sum of
+their weights, which the bias takes back. ARM's ``sdot`` takes int8 as they are. Elsewhere the sum is written plainly,
+one product at a time (NEON: ``smlal``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 RAISED = 128  # what turns int8 into uint8
@@ -49,10 +48,10 @@ class Dot:
         """Type of one weight as the instruction takes it."""
         return "int8" if self.of_bytes else "int16"
 
-    def start(self, weight: np.ndarray) -> np.ndarray:
-        """What sums over the last axis of ``weight`` start at, int32."""
-        sums = weight.sum(axis=-1, dtype=np.int32)
-        return -RAISED * sums if self.raised else np.zeros_like(sums)
+    @property
+    def raise_by(self) -> int:
+        """What is added to every activation."""
+        return RAISED if self.raised else 0
 
     def widened(self, value: Any) -> Any:
         """One int8 activation as the instruction takes it."""

@@ -23,7 +23,6 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import DOTS, Dot, sequence
 
 MOST_VECTORS = 4
-START_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -100,31 +99,25 @@ class DotCut:
         return self.chunks, self.blocks, self.steps, self.tile.rows, self.tile.dot.width
 
     @property
-    def products(self) -> int:
-        """Of one pixel."""
-        return self.rows * self.padded_inputs
-
-    @property
     def size(self) -> int:
-        """Bytes of packed weights and of what sums start at."""
-        return self.rows * (self.padded_inputs + START_BYTES)
+        """Bytes of packed weights."""
+        return self.rows * self.padded_inputs
 
     @property
     def padded_inputs(self) -> int:
         """Inputs of all chunks."""
         return self.chunks * self.steps * self.tile.dot.width
 
-    def pack(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights int8 (groups, m, n) as the kernel reads them, zeros beyond the last output and input, and what the
-        sums start at, int32 (groups, rows)."""
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Weights int8 (groups, m, n) as the kernel reads them, zeros beyond the last output and input."""
         chunks, blocks, steps, rows, width = self.shape
         padded = np.zeros((len(weight), self.rows, self.padded_inputs), np.int8)
         padded[:, : self.outputs, : self.inputs] = weight
         apart = padded.reshape(-1, blocks, rows, chunks, steps, width)
-        return np.ascontiguousarray(apart.transpose(0, 3, 1, 4, 2, 5)), self.tile.dot.start(padded)
+        return np.ascontiguousarray(apart.transpose(0, 3, 1, 4, 2, 5))
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
-        """The weights that `pack` was given."""
+        """Inverse of `pack`."""
         padded = packed.transpose(0, 2, 4, 1, 3, 5).reshape(len(packed), self.rows, self.padded_inputs)
         return padded[:, : self.outputs, : self.inputs]
 
@@ -132,7 +125,6 @@ class DotCut:
 def dot_sum(
     b: KernelBuilder,
     weights: Buffer,
-    start: Buffer,
     cut: DotCut,
     group: Any,
     *,
@@ -140,8 +132,8 @@ def dot_sum(
     value: Callable[[Any, Any], Any],
 ) -> Buffer:
     """Add block "dot": int32 sums (rows, pixels) of one tile and ``group`` of ``weights`` int8 (groups,
-    *`DotCut.shape`), each from ``start`` int32 (groups, rows) on; ``value(k, p)`` is the vector of int8 inputs k from
-    pixel p of the tile on, ``reads`` the region of all."""
+    *`DotCut.shape`), of activations raised by `Dot.raise_by`; ``value(k, p)`` is the vector of int8 inputs k from pixel
+    p of the tile on, ``reads`` the region of all."""
     tile, dot = cut.tile, cut.tile.dot
     rows, lanes, width = tile.rows, dot.lanes, dot.width
     total = b.tensor("total", (cut.rows, tile.pixels), "int32")
@@ -184,10 +176,9 @@ def dot_sum(
         each_sum(lambda target, *at: T.buffer_store(total, target[sequence(at[1], lanes)], place(*at)))
 
     packed = weights[(group, *(slice(0, extent) for extent in cut.shape))]
-    everything = [reads, packed, start[group, 0 : cut.rows]]
-    with b.program("dot", reads=everything, writes=[total[0 : cut.rows, 0 : tile.pixels]]):
+    with b.program("dot", reads=[reads, packed], writes=[total[0 : cut.rows, 0 : tile.pixels]]):
         with T.serial(cut.rows) as m, T.serial(tile.pixels // lanes) as vector:
-            T.buffer_store(total, T.Broadcast(start[group, m], lanes), [m, sequence(vector * lanes, lanes)])
+            T.buffer_store(total, T.Broadcast(T.int32(0), lanes), [m, sequence(vector * lanes, lanes)])
         with T.serial(cut.chunks) as chunk:
             copy_columns(chunk)
             with T.serial(cut.blocks) as block:

@@ -1,4 +1,5 @@
-"""Convolution with int8 weights, for layers that are not factorised (depthwise, the first, by request); `dot_sum`."""
+"""Convolution with int8 weights, for layers that are not factorised (depthwise, the first, by request); `dot_sum`. Its
+activations are raised by `Dot.raise_by`."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class Int8Conv2d(TiledConv2d):
 
     @property
     def argument_count(self) -> int:
-        return 2
+        return 1
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels."""
@@ -52,7 +53,7 @@ class Int8Conv2d(TiledConv2d):
         g, pixels = self.geometry, self.geometry.batch * self.pixels
         columns = pixels * g.groups * self.cut.padded_inputs
         moves = columns + g.moves(self.pixels, g.groups * self.outputs, self.epilogue.residual)
-        return Executed.of(self._cost(pixels, self.cut.products), moves=moves)
+        return Executed.of(self._cost(pixels, self.cut.size), moves=moves)
 
     def _cost(self, pixels: int, products: int) -> Cost:
         """Counts of ``pixels`` pixels with ``products`` a pixel and group."""
@@ -62,9 +63,8 @@ class Int8Conv2d(TiledConv2d):
         return Cost(pixels * groups * products, pixels * (groups * products + scaled), 0, constants)
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
-        """Weights int8 (groups, ...) and what sums start at, int32 (groups, rows), as `DotCut.pack` gives them."""
-        groups, cut = self.geometry.groups, self.cut
-        return [b.arg("weight", (groups, *cut.shape), "int8"), b.arg("start", (groups, cut.rows), "int32")]
+        """The weights, int8 (groups, ...) as `DotCut.pack` gives them."""
+        return [b.arg("weight", (self.geometry.groups, *self.cut.shape), "int8")]
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
         """Block "planes": int8 (images, channels, span)."""
@@ -81,9 +81,9 @@ class Int8Conv2d(TiledConv2d):
             return planes[n, tile.group * channels + k // g.taps, sequence(offset + tile.start + p, lanes)]
 
         reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
-        total = dot_sum(b, arguments[0], arguments[1], self.cut, tile.group, reads=reads, value=value)
+        total = dot_sum(b, arguments[0], self.cut, tile.group, reads=reads, value=value)
         return lambda m, p: total[m, p]
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""
-        return self.cut.unpack(arguments[0]).astype(np.int64) @ columns
+        return self.cut.unpack(arguments[0]).astype(np.int64) @ (columns + self.tile.dot.raise_by)

@@ -17,7 +17,6 @@ from tvm.tirx import Buffer, PrimFunc
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import DOTS, Dot, sequence
-from tvm_ffn.kernels.dot_sum import START_BYTES
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.work import Cost, Executed
 
@@ -91,26 +90,24 @@ class Int8Dense:
 
     def _cost(self, products: int) -> Cost:
         e, outputs = self.epilogue, self._blocks * self.tile.outputs
-        constants = outputs * (self._steps * self.tile.dot.width + START_BYTES) + self.outputs * CONSTANT_BYTES
+        constants = outputs * self._steps * self.tile.dot.width + self.outputs * CONSTANT_BYTES
         return Cost(products, products + self.rows * self.outputs * e.multiplies, 0, constants)
 
-    def pack(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(m, n) int8 as the kernel reads it: (blocks, steps, outputs * width), zeros beyond the last; and what sums
-        start at, int32 (1, outputs of all blocks)."""
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """(m, n) int8 as the kernel reads it: (blocks, steps, outputs * width), zeros beyond the last."""
         width = self.tile.dot.width
         padded = np.zeros((self._blocks * self.tile.outputs, self._steps * width), np.int8)
         padded[: self.outputs, : self.inputs] = weight
         apart = padded.reshape(self._blocks, self.tile.outputs, self._steps, width).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(apart).reshape(self._blocks, self._steps, -1), self.tile.dot.start(padded)[None]
+        return np.ascontiguousarray(apart).reshape(self._blocks, self._steps, -1)
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8 (rows, n), weight int8 and start int32 as `pack` gives them, bias int32 (1, m), scale
-        float32 (1, m), [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
+        """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1, m),
+        [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
         e, width = self.epilogue, self.tile.dot.width
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         weight = b.arg("weight", (self._blocks, self._steps, self.tile.outputs * width), "int8")
-        start = b.arg("start", (1, self._blocks * self.tile.outputs), "int32")
         bias = b.arg("bias", (1, self.outputs), "int32")
         scale = b.arg("scale", (1, self.outputs), "float32")
         residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
@@ -124,7 +121,7 @@ class Int8Dense:
         wide = b.compute("wide", (self._padded_rows, self._steps * width), dtype, widened)
         total = b.tensor("total", (self._padded_rows, self._blocks * self.tile.outputs), "int32")
         with b.tile("tile", (self._padded_rows // self.tile.rows, self._blocks)) as (row, block):
-            self._sum(b, (wide, weight, start), total, row * self.tile.rows, block)
+            self._sum(b, (wide, weight), total, row * self.tile.rows, block)
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
@@ -135,17 +132,17 @@ class Int8Dense:
 
     def _sum(self, b: KernelBuilder, operands: tuple[Buffer, ...], total: Buffer, row: Any, block: Any) -> None:
         """Add block "dot": the sums of a tile that starts at ``row``."""
-        tile, dot, (wide, weight, start) = self.tile, self.tile.dot, operands
+        tile, dot, (wide, weight) = self.tile, self.tile.dot, operands
         lanes, width = dot.lanes, dot.width
         # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
         sums = [b.tensor(f"sum{r}", (tile.outputs,), "int32") for r in range(tile.rows)]
         places = [(target, r, vector * lanes) for r, target in enumerate(sums) for vector in range(tile.vectors)]
         packed = weight[block, 0 : self._steps, 0 : tile.outputs * width]
         first = block * tile.outputs
-        reads = [wide[row : row + tile.rows, 0 : self._steps * width], packed, start[0, first : first + tile.outputs]]
+        reads = [wide[row : row + tile.rows, 0 : self._steps * width], packed]
         with b.program("dot", reads=reads, writes=[total[row : row + tile.rows, first : first + tile.outputs]]):
             for target, _, place in places:
-                T.buffer_store(target, start[0, sequence(first + place, lanes)], [sequence(place, lanes)])
+                T.buffer_store(target, T.Broadcast(T.int32(0), lanes), [sequence(place, lanes)])
             with T.serial(self._steps) as step:
                 for target, r, place in places:
                     columns = weight[block, step, sequence(place * width, lanes * width)]
@@ -160,7 +157,6 @@ class Int8Dense:
         self,
         x: np.ndarray,
         weight: np.ndarray,
-        start: np.ndarray,
         bias: np.ndarray,
         scale: np.ndarray,
         *residual: np.ndarray,
@@ -168,5 +164,5 @@ class Int8Dense:
         """NumPy oracle on the function's arguments without the output; returns the output."""
         apart = weight.reshape(self._blocks, self._steps, self.tile.outputs, -1)
         matrix = apart.transpose(0, 2, 1, 3).reshape(self._blocks * self.tile.outputs, -1)
-        total = x.astype(np.int64) @ matrix[: self.outputs, : self.inputs].T.astype(np.int64)
+        total = (x.astype(np.int64) + self.tile.dot.raise_by) @ matrix[: self.outputs, : self.inputs].T.astype(np.int64)
         return ep.apply_numpy(self.epilogue, total, bias, scale, (residual[0], residual[1]) if residual else None)

@@ -57,11 +57,13 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class LayerKernel:
-    """An operator, its constant arguments between the activation and the bias, and the name of its family."""
+    """An operator, its constant arguments between the activation and the bias, and the name of its family. Its sums are
+    of activations that are larger by ``raised``: the bias takes back what this adds."""
 
     operator: Any
     weights: tuple[np.ndarray, ...]
     family: str
+    raised: int = 0
 
 
 def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
@@ -139,11 +141,10 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
             chunk=plan.dot_chunk,
         )
         conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs)
-        return LayerKernel(conv, conv.cut.pack(weight), INT8_KERNEL)
-    dense = Int8Dense(
-        shape.rows, inputs, outputs, epilogue, dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
-    )
-    return LayerKernel(dense, dense.pack(weight[0]), INT8_KERNEL)
+        return LayerKernel(conv, (conv.cut.pack(weight),), INT8_KERNEL, tile.dot.raise_by)
+    wide = dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
+    dense = Int8Dense(shape.rows, inputs, outputs, epilogue, wide)
+    return LayerKernel(dense, (dense.pack(weight[0]),), INT8_KERNEL, wide.dot.raise_by)
 
 
 def _style(plan: KernelPlan) -> CodeStyle:

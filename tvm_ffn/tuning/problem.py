@@ -41,6 +41,9 @@ class Problem:
         """Arguments of the kernel's function but for the output."""
         t = self.task
         bias = np.zeros((t.groups, t.outputs), np.int32)
+        if kernel.raised:
+            weight = integer_weights(self._digits) if t.form == PLANES else self._weight
+            bias -= kernel.raised * weight.sum(axis=2, dtype=np.int32)
         scale = np.full((t.groups, t.outputs), self._scale, np.float32)
         values = (self._activation, *kernel.weights, bias, scale)
         if not t.epilogue.residual:
