@@ -104,6 +104,14 @@ DOTS = {
 }
 
 
+def block_size(count: int, most: int) -> int:
+    """How many of ``count`` rows or vectors make a block, ``most`` or at least half as many: so that the last block
+    wastes least."""
+    return (
+        min(range(most, (most + 1) // 2 - 1, -1), key=lambda size: -(-count // size) * size) if count > most else count
+    )
+
+
 def sequence(start: Any, lanes: int) -> Any:
     """The index of ``lanes`` neighbours, or the only one."""
     return T.Ramp(start, 1, lanes) if lanes > 1 else start

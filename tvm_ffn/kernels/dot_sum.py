@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.dot import DOTS, Dot, sequence
+from tvm_ffn.kernels.dot import DOTS, Dot, block_size, sequence
 
 MOST_VECTORS = 4
 
@@ -61,7 +61,7 @@ def dot_tile(isa: str, outputs: int, pixels: int, *, rows: int, groups: int, chu
     dot = DOTS[isa]
     room = (dot.registers - 2) // 2 - 1  # beside the sums of two vectors: these two, a weight and a product
     most = min(rows, room) or room
-    rows = -(-outputs // -(-outputs // most))
+    rows = block_size(outputs, most)
     vectors = min(MOST_VECTORS, (dot.registers - 2) // (rows + 1))
     total = -(-pixels // (vectors * dot.lanes))
     return DotTile(isa, rows, vectors, -(-total // -(-total // groups)), chunk)

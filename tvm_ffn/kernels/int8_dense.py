@@ -16,7 +16,7 @@ from tvm.tirx import Buffer, PrimFunc
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.dot import DOTS, Dot, sequence
+from tvm_ffn.kernels.dot import DOTS, Dot, block_size, sequence
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.work import Cost, Executed
 
@@ -48,7 +48,7 @@ def dense_tile(isa: str, rows: int, outputs: int, most_vectors: int) -> DenseTil
     tall = -(-rows // -(-rows // MOST_ROWS))
     vectors = -(-outputs // dot.lanes)
     most = min(most_vectors, (dot.registers - 2) // tall - 1)
-    return DenseTile(isa, tall, -(-vectors // -(-vectors // most)))
+    return DenseTile(isa, tall, block_size(vectors, most))
 
 
 @dataclass(frozen=True)
