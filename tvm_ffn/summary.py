@@ -30,10 +30,10 @@ def summarize(
     target: str,
     warnings: tuple[str, ...],
 ) -> Report:
-    """One row for every layer with a constant weight, in topological order."""
+    """One row for every layer with a constant weight, in the order in which they run (`bench.kernel_times`)."""
     rows = []
     batch = shape_of(quantized.network.parameters[0])[0]
-    for unit in sorted(quantized.network.units, key=lambda unit: unit.index):
+    for unit in quantized.network.units:
         if unit in linear:
             row = _integer_row(unit, quantized.layers[unit], linear[unit], batch)
             task, tuned = tasks[unit].to_dict(), tuning[unit.name]
