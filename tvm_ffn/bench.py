@@ -63,14 +63,14 @@ def bench(module: Module, against: str | os.PathLike[str] | None = None, *, repe
 def kernel_times(module: Module, *, repeat: int = 30, warmup: int = 3) -> list[KernelTime]:
     """Time every kernel call of one random sample, in order; the last entry sums up the virtual machine's own calls.
 
-    Layers are named by their order: the i-th call of a convolution or dense kernel is the i-th such row of the report.
+    Layers are named by their order: the i-th call of a convolution or dense kernel is the row whose ``call`` is i.
     """
     inputs = random_inputs(module.inputs)
     runs = [module.trace(inputs) for _ in range(warmup + repeat)][warmup:]
     names = [name for name, _ in runs[0]]
     medians = [statistics.median(times) for times in zip(*([ms for _, ms in run] for run in runs), strict=True)]
     total = sum(medians) or 1.0
-    rows = [row for row in module.report.layers if row.kind != "fp32"]
+    rows = sorted((row for row in module.report.layers if row.kind != "fp32"), key=lambda row: row.call)
     calls = [index for index, name in enumerate(names) if _LINEAR.fullmatch(name)]
     layer_of = dict(zip(calls, rows, strict=True)) if len(calls) == len(rows) else {}
     found, own = [], 0.0

@@ -43,6 +43,7 @@ class LayerRow:
     accumulated_error: float | None = None  # of the layer's response in the quantised network, relative
     damage: float | None = None  # expected of the layer alone, nats of KL divergence (outputs that are classes)
     task: Mapping[str, Any] | None = None  # what tuning would measure for it
+    call: int = 0  # place among the calls of layers that are not fp32: one may wait for its residual
     packed_bytes: int | None = None  # of weights that are machine code, if they were not
     tuned: str = ""  # whether tuning had decided: "hit", "near" (for another density of the weights), "miss"
 

@@ -30,16 +30,19 @@ def summarize(
     target: str,
     warnings: tuple[str, ...],
 ) -> Report:
-    """One row for every layer with a constant weight, in the order in which they run (`bench.kernel_times`)."""
+    """One row for every layer with a constant weight, in topological order."""
     rows = []
     batch = shape_of(quantized.network.parameters[0])[0]
-    for unit in quantized.network.units:
+    calls = {unit: place for place, unit in enumerate(u for u in quantized.network.units if u in linear)}
+    for unit in sorted(quantized.network.units, key=lambda unit: unit.index):
         if unit in linear:
             row = _integer_row(unit, quantized.layers[unit], linear[unit], batch)
             task, tuned = tasks[unit].to_dict(), tuning[unit.name]
             instead = packed.get(unit.name) if row.kernel.startswith((CODE_KERNEL, f"{PLANES_KERNEL}-")) else None
             damage = _damage(quantized, unit)
-            rows.append(dataclasses.replace(row, damage=damage, task=task, tuned=tuned, packed_bytes=instead))
+            rows.append(
+                dataclasses.replace(row, damage=damage, task=task, tuned=tuned, packed_bytes=instead, call=calls[unit])
+            )
         elif unit.reason:
             rows.append(_float_row(unit, batch))
     held_out = None if quantized.held_out is None else dataclasses.asdict(quantized.held_out)
