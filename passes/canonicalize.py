@@ -113,9 +113,7 @@ class _Canonicalizer(PyExprMutator):
         channels = int(data.ty.shape[1])
         padded = self.builder_.emit(relax.op.nn.pad(data, [0, 0, before, after, 0, 0, 0, 0]))
         parts = [relax.op.strided_slice(padded, [1], [start], [start + channels]) for start in range(size)]
-        total = reduce(
-            lambda left, right: self.builder_.emit(relax.op.add(left, right)), map(self.builder_.emit, parts)
-        )
+        total = self._added([self.builder_.emit(part) for part in parts])
         return relax.op.multiply(total, relax.const(np.float32(1 / size)))
 
     def _sum(self, call: relax.Call) -> relax.Expr:
@@ -127,7 +125,10 @@ class _Canonicalizer(PyExprMutator):
         fields = list(self.lookup_binding(terms).fields) if isinstance(terms, relax.Var) else list(terms.fields)
         if not all(str(term.ty.dtype).startswith("float") for term in fields):
             return call
-        return reduce(lambda left, right: self.builder_.emit(relax.op.add(left, right)), fields)
+        return self._added(fields)
+
+    def _added(self, terms: list[relax.Expr]) -> relax.Expr:
+        return reduce(lambda left, right: self.builder_.emit(relax.op.add(left, right)), terms)
 
 
 def _clip(call: relax.Call) -> relax.Expr:

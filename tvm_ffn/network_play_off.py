@@ -21,17 +21,16 @@ from tvm_ffn.bench import kernel_times
 from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.kernel_plan import default_plan
-from tvm_ffn.pipeline import run
+from tvm_ffn.pipeline import for_target, run
 from tvm_ffn.progress import progress
 from tvm_ffn.synthetic import random_compilation
-from tvm_ffn.tuning.session import TaskOutcome
+from tvm_ffn.tuning.session import LEAST_GAIN, TaskOutcome
 from tvm_ffn.tuning.space import space_of
 from tvm_ffn.tuning.table import TABLE_FILE, TunedTable, TunedTask
 from tvm_ffn.tuning.task import Task
 
 ROUNDS = 7  # both modules in turn
 RUNS = 5  # of a module a round
-LEAST_GAIN = 1.01
 
 
 def play_off(
@@ -69,19 +68,17 @@ def layer_seconds(
 ) -> dict[Task, tuple[float, float]]:
     """For each task of the model that the table has exactly: seconds of its layers with the default decisions and with
     the table's, medians of kernels timed in both networks in turn."""
-    tuned = []
-    for known in (TunedTable(), table):
-        c = random_compilation(model, target, config)
-        c.tuned = known
-        tuned.append((c, finish(run(c, start_at="choose"))))
+    solved = random_compilation(model, target, config)
+    tuned = [run(for_target(solved, target, known), start_at="choose") for known in (TunedTable(), table)]
+    modules = [finish(c) for c in tuned]
     times: list[dict[str, list[float]]] = [defaultdict(list), defaultdict(list)]
     with _threads(threads):
         for _ in progress(range(ROUNDS), "timing in the network"):
-            for (_, module), of_layers in zip(tuned, times, strict=True):
+            for module, of_layers in zip(modules, times, strict=True):
                 for kernel in kernel_times(module, repeat=RUNS):
                     of_layers[kernel.layer].append(kernel.median_ms / 1e3)
     found: dict[Task, tuple[float, float]] = {}
-    for unit, task in tuned[1][0].tasks.items():
+    for unit, task in tuned[1].tasks.items():
         if task in table.entries:
             before = found.get(task, (0.0, 0.0))
             medians = [statistics.median(of_layers[unit.name]) for of_layers in times]

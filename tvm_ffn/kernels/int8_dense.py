@@ -121,7 +121,7 @@ class Int8Dense:
         wide = b.compute("wide", (self._padded_rows, self._steps * width), dtype, widened)
         total = b.tensor("total", (self._padded_rows, self._blocks * self.tile.outputs), "int32")
         with b.tile("tile", (self._padded_rows // self.tile.rows, self._blocks)) as (row, block):
-            self._sum(b, (wide, weight), total, row * self.tile.rows, block)
+            self._sum(b, wide, weight, total, row * self.tile.rows, block)
 
         def stored(r: Any, m: Any) -> Any:
             pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
@@ -130,16 +130,16 @@ class Int8Dense:
         b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
         return b.finish()
 
-    def _sum(self, b: KernelBuilder, operands: tuple[Buffer, ...], total: Buffer, row: Any, block: Any) -> None:
+    def _sum(self, b: KernelBuilder, wide: Buffer, weight: Buffer, total: Buffer, row: Any, block: Any) -> None:
         """Add block "dot": the sums of a tile that starts at ``row``."""
-        tile, dot, (wide, weight) = self.tile, self.tile.dot, operands
+        tile, dot = self.tile, self.tile.dot
         lanes, width = dot.lanes, dot.width
         # Tensors of less than 1 KB are on the stack: LLVM makes registers of these.
         sums = [b.tensor(f"sum{r}", (tile.outputs,), "int32") for r in range(tile.rows)]
         places = [(target, r, vector * lanes) for r, target in enumerate(sums) for vector in range(tile.vectors)]
         packed = weight[block, 0 : self._steps, 0 : tile.outputs * width]
-        first = block * tile.outputs
         reads = [wide[row : row + tile.rows, 0 : self._steps * width], packed]
+        first = block * tile.outputs
         with b.program("dot", reads=reads, writes=[total[row : row + tile.rows, first : first + tile.outputs]]):
             for target, _, place in places:
                 T.buffer_store(target, T.Broadcast(T.int32(0), lanes), [sequence(place, lanes)])
@@ -154,12 +154,7 @@ class Int8Dense:
                 T.buffer_store(total, target[sequence(place, lanes)], [row + r, sequence(first + place, lanes)])
 
     def reference(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        bias: np.ndarray,
-        scale: np.ndarray,
-        *residual: np.ndarray,
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, *residual: np.ndarray
     ) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
         apart = weight.reshape(self._blocks, self._steps, self.tile.outputs, -1)
