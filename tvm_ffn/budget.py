@@ -35,10 +35,12 @@ def solve_within(
     *,
     classes: bool,
 ) -> QuantizedNetwork:
-    """The first solution within the budget, or the last of a few; ``make`` plans for a share of the budget and is
-    told whether later layers may be thought to repair earlier ones, as they are at first; ``classes`` says whether the
-    network's answers are."""
-    plan, share = None, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT
+    """The first solution within the budget, or of a few the nearest to it; ``make`` plans for a share of the budget and
+    is told whether later layers may be thought to repair earlier ones, as they are at first; ``classes`` says whether
+    the network's answers are."""
+    plan: Plan | None = None
+    best: QuantizedNetwork | None = None
+    least, share = np.inf, 1.0 if classes or "max_drop" not in budget else ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT
     for attempt in range(1, MOST_SOLVES + 1):
         last, plan = plan, make(share, attempt == 1)
         if plan == last:
@@ -46,10 +48,13 @@ def solve_within(
         solved = solve(plan)
         excess = _excess(solved, budget)
         log.info("solution %d is at %.2f of its budget", attempt, excess)
+        if excess < least:
+            best, least = solved, excess
         if excess <= TOLERANCE or _is_hopeless(solved, budget):
             break
         share /= 1.05 * excess
-    return solved
+    assert best is not None  # the first plan differs from none
+    return best
 
 
 def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:

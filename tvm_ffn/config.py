@@ -118,7 +118,7 @@ class FFNConfig:
     # Ridge of the response target W*, relative to the mean diagonal; None: chosen for each layer by held-out samples.
     target_ridge: float | None = None
     # Input rows (pixels or samples) gathered per layer from the calibration data.
-    calibration_rows: int = 40000
+    calibration_rows: int = 80000
     # Outer rounds and inner sweeps of the solver.
     rounds: int = 3
     sweeps: int = 5

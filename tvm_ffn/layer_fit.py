@@ -77,8 +77,6 @@ def _factorize(target: np.ndarray, metric: Metric, settings: LayerConfig, c: FFN
             planes=settings.planes or c.planes,
             penalty=settings.penalty or 0.0,
             gram=metric,
-            rounds=2,
-            sweeps=3,
             threads=c.threads,
         )
     method = "sdd" if isinstance(metric, list) or settings.method is None else settings.method

@@ -62,6 +62,13 @@ def test_it_ends() -> None:
     assert 1 < len(network.shares) <= MOST_SOLVES
 
 
+def test_of_several_over_the_budget_the_nearest_is_kept() -> None:
+    network, left = Network(1.0), [2 * DAMAGE_A_POINT, 1.5 * DAMAGE_A_POINT, 3 * DAMAGE_A_POINT]
+    network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(left.pop(0)), layers={})  # type: ignore[method-assign]
+    solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
+    assert not left and drop_measured(solved.held_out) == pytest.approx(1.5)
+
+
 def test_points_of_a_drop() -> None:
     assert drop_measured(None) == 0.0
     assert drop_measured(verification(1.5 * DAMAGE_A_POINT, 0.2)) == pytest.approx(1.5)

@@ -42,8 +42,8 @@ def factorize_planes(
     penalty: float = 0.02,
     gram: ArrayLike | Sequence[ArrayLike] | None = None,
     rounds: int = 2,
-    sweeps: int = 3,
-    beam: int = 8,
+    sweeps: int = 10,
+    beam: int = 4,
     threads: int | None = None,
     backend: Backend | None = None,
 ) -> Factors:

@@ -41,9 +41,9 @@ class DigitCut:
         return plane_runs(self.planes)
 
 
-def plane_runs(planes: int) -> tuple[range, ...]:
-    """``planes`` in as few even runs as `PLANES_A_RUN` allows, longer ones first."""
-    runs = -(-planes // PLANES_A_RUN)
+def plane_runs(planes: int, most: int = PLANES_A_RUN) -> tuple[range, ...]:
+    """``planes`` in as few even runs of at most ``most`` as there can be, longer ones first."""
+    runs = -(-planes // most)
     ends = [-(-planes * (run + 1) // runs) for run in range(runs)]
     return tuple(range(start, end) for start, end in zip([0, *ends], ends, strict=False))
 

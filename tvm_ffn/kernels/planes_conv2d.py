@@ -3,12 +3,13 @@
     total[m, p] = sum_d 2^(planes - 1 - d) (plane_d x)[m, p]
 
 One stage: no middle, no second ternary product, one scale an output. The planes' sums are int16 rows of the same code
-blocks; they are joined by shifts and adds in int32. An int8 convolution with the weights ``sum_d 2^(planes-1-d)
-plane_d`` gives the same numbers.
+blocks. Runs of planes are joined in int16, modulo 2^16, where the run's sum is sure to fit, and the runs in int32. An
+int8 convolution with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,12 +20,12 @@ from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
-from tvm_ffn.kernels.codes import column_bounds
-from tvm_ffn.kernels.digit_lists import integer_weights
+from tvm_ffn.kernels.codes import INT16_MAX, column_bounds
+from tvm_ffn.kernels.digit_lists import integer_weights, plane_runs
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -54,6 +55,24 @@ class PlanesConv2d(CodeTiledConv2d):
             flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style
         )
 
+    @cached_property
+    def runs(self) -> tuple[range, ...]:
+        """The planes that are joined in int16: as many as fit between the bounds of the code."""
+        return next(runs for runs in map(self._runs_of, (3, 2, 1)) if self._fit(runs))
+
+    def _runs_of(self, most: int) -> tuple[range, ...]:
+        return plane_runs(self.planes, most)
+
+    def _fit(self, runs: Sequence[range]) -> bool:
+        """Whether no run's sum overflows within a segment; single planes never do (`column_bounds`)."""
+        starts = self.code.bounds[:-1]
+        for run in runs:
+            weights = block_diagonal(integer_weights(self.digits[:, run.start : run.stop]))
+            sums = np.add.reduceat(np.abs(weights.astype(np.int64)), starts, axis=1)
+            if sums.max(initial=0) * self.limit > INT16_MAX:
+                return False
+        return True
+
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
         outputs = self.geometry.groups * self.outputs
@@ -75,13 +94,22 @@ class PlanesConv2d(CodeTiledConv2d):
         parts = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile)
         outputs = self.geometry.groups * self.outputs
 
-        def joined(m: Any, p: Any) -> Any:
-            total = segment_total(parts, m, p)
-            for plane in range(1, self.planes):
-                total = T.shift_left(total, T.int32(1)) + segment_total(parts, plane * outputs + m, p)
+        def run_total(run: range, m: Any, p: Any) -> Any:
+            total = T.int32(0)
+            for segment in range(self.code.segments):
+                joined = parts[segment, run.start * outputs + m, p]
+                for plane in run[1:]:
+                    joined = T.shift_left(joined, T.int16(1)) + parts[segment, plane * outputs + m, p]
+                total = total + T.Cast("int32", joined)
             return total
 
-        return joined
+        def total(m: Any, p: Any) -> Any:
+            result = run_total(self.runs[0], m, p)
+            for run in self.runs[1:]:
+                result = T.shift_left(result, T.int32(len(run))) + run_total(run, m, p)
+            return result
+
+        return total
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""
