@@ -28,8 +28,9 @@ class KernelPlan:
     layers multiply (`kernels.dot`), ``lut``: how outputs are looked up (`kernels.lut`, "" for not at all), ``lanes``:
     int16 elements of a vector. ``code``: whether the weights are code.
 
-    Row tables: ``pixel_block`` pixels computed at a time, ``chunk`` groups of three inputs whose tables are alive
-    together (27 rows * 2 bytes * pixel_block each: 12 groups of 32 pixels take 20 KB of L1). Lists of digits:
+    Row tables: ``pixel_block`` pixels computed at a time, ``table_group`` inputs to a table (0: two where few outputs
+    share it, else three), ``chunk`` tables alive together (3^table_group rows * 2 bytes * pixel_block each: 12 of three
+    inputs and 32 pixels take 20 KB of L1). Lists of digits:
     ``digit_vectors``, at most so many vectors of pixels whose sums are in registers, ``table_kb``, KB of activations
     that are alive together. Code: ``code_vectors`` of pixels that a piece of code runs over, about; ``code_rows``
     outputs of a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are
@@ -45,6 +46,7 @@ class KernelPlan:
     lanes: int = 8
     code: bool = False
     pixel_block: int = 32
+    table_group: int = 0
     chunk: int = 16
     digit_vectors: int = 8
     table_kb: int = 48

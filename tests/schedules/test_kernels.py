@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,26 @@ def test_int8_with_other_instructions(shape: shapes.Shape, dot: str, cpu: str) -
     if not targets.runs_here(target):
         pytest.skip(f"this processor does not run code for {cpu}")
     case = kernel_case(shape, replace(plan(target), dot=dot))
+    compare(build(case.operator.prim_func("kernel"), target), case)
+
+
+OTHER_DECISIONS = [  # that no default takes
+    *(("conv3x3-stride2-groups-batch2-residual", {"table_group": group}) for group in (3, 4)),
+    *(("conv3x3-wide-middle", {"table_group": group, "chunk": 4}) for group in (3, 4)),
+    ("conv3x3-segments", {"table_group": 4}),
+    ("dense-rows", {"table_group": 4}),
+    ("digits-conv3x3-one-row", {"lanes": 8}),
+    ("code-conv3x3-dense-entries-batch2", {"code_rows": 5}),
+]
+
+
+@pytest.mark.parametrize(("name", "decisions"), OTHER_DECISIONS, ids=str)
+def test_decisions_for_the_tuner(name: str, decisions: dict[str, Any]) -> None:
+    target = parsed(next(iter(ISAS)))
+    shape = next(shape for shape in TESTED if shape.name == name)
+    if not fits(shape, plan(target)):
+        pytest.skip("the processor has no kernel of that kind")
+    case = kernel_case(shape, replace(plan(target), **decisions))
     compare(build(case.operator.prim_func("kernel"), target), case)
 
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from benchmarks import shapes
 from tvm_ffn.kernels.codes import (
-    GROUP,
     INT16_MAX,
-    ZERO_CODE,
+    MOST_GROUP,
     Segments,
     column_bounds,
     pack_groups,
@@ -19,10 +18,12 @@ from tvm_ffn.kernels.codes import (
     segments,
     unpack_groups,
     unpack_masks,
+    zero_code,
 )
 from tvm_ffn.kernels.lut import LUTS
 
 LIMITS = st.sampled_from([1, 127, 511, 2047])
+GROUPS = st.integers(2, MOST_GROUP)
 
 
 @st.composite
@@ -41,30 +42,30 @@ def largest_sum(matrix: np.ndarray, columns: int, limit: int) -> int:
     return max(int(np.abs(matrix[:, start : start + columns]).sum(1).max()) * limit for start in starts)
 
 
-@given(ternary(), LIMITS, st.integers(1, 20))
-def test_groups_come_back(matrix: np.ndarray, limit: int, chunk: int) -> None:
-    cut = segments(matrix, limit, step=GROUP, chunk=chunk)
+@given(ternary(), LIMITS, GROUPS, st.integers(1, 20))
+def test_groups_come_back(matrix: np.ndarray, limit: int, step: int, chunk: int) -> None:
+    cut = segments(matrix, limit, step=step, chunk=chunk)
     codes = pack_groups(matrix, cut)
     assert codes.shape == (cut.segments, cut.chunks, len(matrix), cut.words)
     assert codes.dtype == f"uint{8 * cut.word_bytes}"
     np.testing.assert_array_equal(unpack_groups(codes, cut, matrix.shape[1]), matrix)
 
 
-@given(ternary(60), st.integers(1, 20))
-def test_a_code_is_the_number_of_its_three_digits(matrix: np.ndarray, chunk: int) -> None:
-    cut = segments(matrix, 127, step=GROUP, chunk=chunk)
+@given(ternary(60), GROUPS, st.integers(1, 20))
+def test_a_code_is_the_number_of_its_digits(matrix: np.ndarray, size: int, chunk: int) -> None:
+    cut = segments(matrix, 127, step=size, chunk=chunk)
     codes = pack_groups(matrix, cut)
     for row, digits in enumerate(matrix.tolist()):
         for step in range(cut.steps):
-            group = (digits[step * GROUP : (step + 1) * GROUP] + [0] * GROUP)[:GROUP]
+            group = (digits[step * size : (step + 1) * size] + [0] * size)[:size]
             segment, rest = divmod(step, cut.chunks * cut.length)
             word, byte = divmod(rest % cut.length, cut.word_bytes)
             code = int(codes[segment, rest // cut.length, row, word]) >> (8 * byte) & 0xFF
             assert code == sum((digit + 1) * 3**i for i, digit in enumerate(group))
-            assert step * GROUP < len(digits) or code == ZERO_CODE
+            assert step * size < len(digits) or code == zero_code(size)
 
 
-@given(ternary(), LIMITS, st.sampled_from([1, GROUP]), st.integers(1, 40))
+@given(ternary(), LIMITS, st.integers(1, MOST_GROUP), st.integers(1, 40))
 def test_no_segment_overflows(matrix: np.ndarray, limit: int, step: int, chunk: int) -> None:
     cut = segments(matrix, limit, step=step, chunk=chunk)
     assert cut.length <= chunk
@@ -73,7 +74,7 @@ def test_no_segment_overflows(matrix: np.ndarray, limit: int, step: int, chunk: 
 
 
 @settings(max_examples=40, deadline=None)
-@given(ternary(150), st.sampled_from([511, 2047, 10000]), st.sampled_from([1, GROUP]), st.integers(1, 20))
+@given(ternary(150), st.sampled_from([511, 2047, 10000]), st.integers(1, MOST_GROUP), st.integers(1, 20))
 def test_no_cut_is_cheaper(matrix: np.ndarray, limit: int, step: int, chunk: int) -> None:
     """Against all cuts of at most twice the chunks needed; more only add to the cost."""
 
@@ -89,7 +90,7 @@ def test_no_cut_is_cheaper(matrix: np.ndarray, limit: int, step: int, chunk: int
         for chunks in range(needed, 2 * needed + 1):
             length = -(-steps // (count * chunks))
             if largest_sum(matrix, chunks * length * step, limit) <= INT16_MAX:
-                possible.append(Segments(count, chunks, length))
+                possible.append(Segments(count, chunks, length, step))
     found = segments(matrix, limit, step=step, chunk=chunk)
     assert cost(found) == min(map(cost, possible))
     assert found.segments == min(cut.segments for cut in possible if cost(cut) == cost(found))
@@ -129,7 +130,7 @@ def test_resnet18_takes_less_than_2_7_bits_an_entry(ratio: float, zeros: float) 
         terms = int(ratio * min(inputs, outputs))
         for rows, columns, limit in ((terms, inputs, 127), (outputs, terms, 511)):
             matrix = (rng.random((rows, columns)) >= zeros).astype(np.int8)
-            bits += count * 8 * pack_groups(matrix, segments(matrix, limit, step=GROUP, chunk=16)).nbytes
+            bits += count * 8 * pack_groups(matrix, segments(matrix, limit, step=3, chunk=16)).nbytes
             entries += count * matrix.size
     assert bits / entries <= 2.7
 
@@ -137,7 +138,7 @@ def test_resnet18_takes_less_than_2_7_bits_an_entry(ratio: float, zeros: float) 
 @pytest.mark.parametrize("columns", [192, 576, 1152, 2304, 4608, 6912])
 def test_long_rows_that_divide_by_three_take_two_and_two_thirds(columns: int) -> None:
     matrix = (np.random.default_rng(columns).random((64, columns)) < 0.5).astype(np.int8)
-    codes = pack_groups(matrix, segments(matrix, 127, step=GROUP, chunk=16))
+    codes = pack_groups(matrix, segments(matrix, 127, step=3, chunk=16))
     assert codes.nbytes * 8 / matrix.size <= 2.7
 
 

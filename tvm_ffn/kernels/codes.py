@@ -1,8 +1,9 @@
 """Packing of ternary matrices into the forms the kernels read.
 
-* ``pack_groups``: one byte for three neighbouring entries, ``sum (t_i + 1) 3^i`` in 0..26: 2.67 bits an entry, the row
-  index of the row-table kernel. They lie in the order the kernel reads them, ``[segment, chunk, row, group]``, four or
-  eight to a word: loading each byte on its own would compete with the table's rows for the load ports (1.7x slower).
+* ``pack_groups``: one byte for some neighbouring entries, ``sum (t_i + 1) 3^i``: of three in 0..26, 2.67 bits an entry,
+  of four in 0..80, 2 bits; the row index of the row-table kernel. They lie in the order the kernel reads them,
+  ``[segment, chunk, row, group]``, four or eight to a word: loading each byte on its own would compete with the table's
+  rows for the load ports (1.7x slower).
 * ``pack_masks``: two bits an entry, 16 outputs a word (is it +1, is it -1), for products with few pixels.
 * `Words`: a few such groups to a word, outputs side by side in the lanes of a vector: the indices of an instruction
   that looks all of them up at once, 1.78 or 2 bits an entry.
@@ -18,18 +19,24 @@ from dataclasses import dataclass
 import numpy as np
 
 INT16_MAX = 32767
-GROUP = 3
-ZERO_CODE = 13  # three zero digits
-_WEIGHTS = np.array([1, 3, 9], np.uint8)
+MOST_GROUP = 4  # entries whose code fits a byte and whose table a cache
+_WEIGHTS = np.array([1, 3, 9, 27], np.uint8)
+
+
+def zero_code(group: int) -> int:
+    """The code of ``group`` zeros."""
+    return int(3**group // 2)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """K inputs cut into ``segments`` equal parts of ``chunks`` chunks of ``length`` steps each (padded with zeros)."""
+    """K inputs cut into ``segments`` equal parts of ``chunks`` chunks of ``length`` steps each (padded with zeros), of
+    ``step`` inputs."""
 
     segments: int
     chunks: int
     length: int
+    step: int
 
     @property
     def steps(self) -> int:
@@ -68,7 +75,7 @@ def segments(ternary: np.ndarray, limit: int, *, step: int, chunk: int) -> Segme
             break
         fewest = -(-steps // (count * chunk))
         for chunks in range(fewest, 2 * fewest + 1):
-            cut = Segments(count, chunks, -(-steps // (count * chunks)))
+            cut = Segments(count, chunks, -(-steps // (count * chunks)), step)
             cost = count * chunks * (cut.words * cut.word_bytes + 1) + 2 * count
             edges = np.minimum(np.arange(count + 1) * (cut.chunks * cut.length), steps)
             if cost < least and np.diff(before[:, edges], axis=1).max(initial=0) * limit <= INT16_MAX:
@@ -93,13 +100,14 @@ def column_bounds(ternary: np.ndarray, limit: int) -> tuple[int, ...]:
 
 
 def pack_groups(ternary: np.ndarray, cut: Segments) -> np.ndarray:
-    """Bytes of a (R, K) ternary matrix, ``cut.word_bytes`` to a word: uint32 or uint64 of shape (segments, chunks, R,
-    ``cut.words``), the first group in the lowest byte."""
+    """Bytes of ``cut.step`` entries each of a (R, K) ternary matrix, ``cut.word_bytes`` to a word: uint32 or uint64 of
+    shape (segments, chunks, R, ``cut.words``), the first group in the lowest byte."""
     rows, columns = ternary.shape
-    digits = np.zeros((rows, cut.steps * GROUP), np.int8)
+    digits = np.zeros((rows, cut.steps * cut.step), np.int8)
     digits[:, :columns] = ternary
-    codes = ((digits.reshape(rows, cut.steps, GROUP) + 1).astype(np.uint8) * _WEIGHTS).sum(2, dtype=np.uint8)
-    padded = np.full((cut.segments, cut.chunks, rows, cut.words * cut.word_bytes), ZERO_CODE, np.uint8)
+    groups = (digits.reshape(rows, cut.steps, cut.step) + 1).astype(np.uint8)
+    codes = (groups * _WEIGHTS[: cut.step]).sum(2, dtype=np.uint8)
+    padded = np.full((cut.segments, cut.chunks, rows, cut.words * cut.word_bytes), zero_code(cut.step), np.uint8)
     padded[..., : cut.length] = codes.reshape(rows, cut.segments, cut.chunks, cut.length).transpose(1, 2, 0, 3)
     return padded.view(f"<u{cut.word_bytes}")
 
@@ -109,7 +117,7 @@ def unpack_groups(words: np.ndarray, cut: Segments, columns: int) -> np.ndarray:
     codes = np.ascontiguousarray(words).view(np.uint8)[..., : cut.length]
     rows = codes.shape[2]
     flat = codes.transpose(2, 0, 1, 3).reshape(rows, -1, 1)
-    digits = (flat // _WEIGHTS % 3).astype(np.int8) - 1
+    digits = (flat // _WEIGHTS[: cut.step] % 3).astype(np.int8) - 1
     return digits.reshape(rows, -1)[:, :columns]
 
 

@@ -1,12 +1,12 @@
 """Ternary times activations through tables over pixels (the ``rows`` family), without a multiply.
 
-For each group of three inputs the 27 possible signed sums are written once as rows over a vector of pixels; every
-output then adds *one* row a group, picked by the byte that holds its three ternary digits:
+For each group of s inputs, two to four, the 3^s possible signed sums are written once as rows over a vector of pixels;
+every output then adds *one* row a group, picked by the byte that holds its s ternary digits:
 
-    table[g, e, p] = sum_i digit_i(e) * x[3 g + i, p]        total[m, p] = sum_g table[g, code[m, g], p]
+    table[g, e, p] = sum_i digit_i(e) * x[s g + i, p]        total[m, p] = sum_g table[g, code[m, g], p]
 
 Sums run in int16 lanes within a segment (`codes.segments` proves that they fit) and in int32 across segments.
-Cost a pixel vector: 27 stores a group for the table, then one load and add a group and output, and one word of codes
+Cost a pixel vector: 3^s stores a group for the table, then one load and add a group and output, and one word of codes
 every four or eight groups.
 """
 
@@ -20,10 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.codes import GROUP, Segments, unpack_groups
-
-TABLE_ROWS = 3**GROUP
-TABLE_ADDS = 23  # 10 sums of two or three inputs and 13 negations; the zero row is free
+from tvm_ffn.kernels.codes import Segments, unpack_groups
 
 
 def signed(digit: Any, value: Any) -> Any:
@@ -53,11 +50,12 @@ def row_table_sum(
         # The last group may reach past the inputs: its digits there are zero, any input in bounds will do. (But not in
         # the only group: of the same input three times LLVM makes a multiply by three.)
         parts = [
-            signed(e // 3**i % 3, value(n, j, T.min(g * GROUP + i, inputs - 1), p)) for i in range(min(GROUP, inputs))
+            signed(e // 3**i % 3, value(n, j, T.min(g * cut.step + i, inputs - 1), p))
+            for i in range(min(cut.step, inputs))
         ]
         return sum(parts[1:], parts[0])
 
-    table = b.compute(f"{stage}_table", (*outer, cut.steps, TABLE_ROWS, pixels), "int16", entry)
+    table = b.compute(f"{stage}_table", (*outer, cut.steps, 3**cut.step, pixels), "int16", entry)
 
     def group(s: Any, c: Any, g: Any) -> Any:
         return (s * cut.chunks + c) * cut.length + g
@@ -74,7 +72,7 @@ def row_table_sum(
         "int16",
         lambda n, j, s, m, p, c, g: table[n, j, group(s, c, g), code(j, s, c, m, g), p],
         reads=lambda n, j, s, m, p, c, g: (
-            table[n, j, group(s, c, g), 0:TABLE_ROWS, p],
+            table[n, j, group(s, c, g), 0 : 3**cut.step, p],
             codes[j, s, c, m, g // cut.word_bytes],
         ),
     )
@@ -87,8 +85,9 @@ def row_table_sum(
 
 
 def row_table_adds(cut: Segments, rows: int) -> int:
-    """Additions that one pixel executes in one group's product: tables, then one a row and step."""
-    return cut.steps * (TABLE_ADDS + rows)
+    """Additions that one pixel executes in one group's product: tables, then one a row and step. Half of a table's rows
+    are sums, but for single inputs, the others their negations, and the zero row is free."""
+    return cut.steps * (3**cut.step - 1 - cut.step + rows)
 
 
 def ternary_sum_numpy(codes: np.ndarray, cut: Segments, inputs: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ Point = Mapping[str, int]  # a value for each decision
 
 _MOST_VECTORS = 16
 _MOST_CHUNK = 48
+_ROWS_OF_CODE = {"avx512": (0, 10, 14, 20), "avx2": (0, 6, 9)}  # of a block; 0: as many as the registers hold
+LEAST_LANES = 16  # narrower vectors never pay
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     if task.code:
         choices["code"] = (0, 1)
         choices["code_vectors"] = (6, 12, 24, 48)
+        choices["code_rows"] = _ROWS_OF_CODE[plan.isa]
         choices["pair_window"] = (16, 64, 192)
     if task.form == PLANES and not task.shape.few_rows:
         pixels = task.geometry.pixels if task.geometry is not None else task.rows
         choices["digit_vectors"] = _tiles(pixels, plan)
         choices["table_kb"] = (12, 24, 48, 96, 192)
+        if plan.lanes > LEAST_LANES:
+            choices["lanes"] = (plan.lanes // 2, plan.lanes)
     if task.form == FACTORS and not task.shape.few_rows:
         choices["pixel_block"] = tuple(plan.lanes * vectors for vectors in (1, 2, 3, 4, 6, 8))
+        choices["table_group"] = (0, 2, 3, 4)
         choices["chunk"] = (4, 8, 16, 32, _MOST_CHUNK)
     if task.form == FACTORS and task.shape.few_rows and plan.lut:
         choices["lut_vectors"] = (1, 2, 4, 6, 8, 12)
