@@ -1,8 +1,9 @@
-"""Tuned layers against default ones inside the network they are for: where they lose there, the default stays.
+"""The finalists of every task against its default decisions once more, inside the network they are for.
 
 A kernel that is timed alone finds its weights in the caches and, as lists of digits, the ends of all lists predicted;
 between the other kernels of a network it does not (on a Sapphire Rapids, tiles of two vectors that were 1.16x as fast
-alone took 1.3x as long in squeezenet).
+alone took 1.3x as long in squeezenet). So the network is built with the default decisions, with every task's first
+finalist, its second, ..., and each layer keeps what was fastest in these.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 
 from tvm_ffn.bench import kernel_times
@@ -26,10 +28,11 @@ from tvm_ffn.progress import progress
 from tvm_ffn.synthetic import random_compilation
 from tvm_ffn.tuning.session import LEAST_GAIN, TaskOutcome
 from tvm_ffn.tuning.space import space_of
+from tvm_ffn.tuning.subject import Tuned
 from tvm_ffn.tuning.table import TABLE_FILE, TunedTable, TunedTask
 from tvm_ffn.tuning.task import Task
 
-ROUNDS = 7  # both modules in turn
+ROUNDS = 9  # all modules in turn
 RUNS = 5  # of a module a round
 
 
@@ -41,11 +44,14 @@ def play_off(
     outcomes: Sequence[TaskOutcome],
     threads: int,
 ) -> list[TaskOutcome]:
-    """The outcomes with the seconds of their layers in the network, the default decisions where these are as fast;
-    the ``folder``'s table is written anew."""
+    """The outcomes with the decisions that were fastest in the network and their seconds, the default ones where no
+    others gain; the ``folder``'s table is written anew."""
     table = TunedTable.read(folder / TABLE_FILE)
-    seconds = layer_seconds(model, target, config, table, threads)
-    found = [replace(o, tuned=_settled(o.tuned, seconds, target)) for o in outcomes]
+    finalists = {o.task: [f for f in o.finalists if isinstance(f, TunedTask)] for o in outcomes}
+    most = max(map(len, finalists.values()), default=0)
+    tables = [TunedTable(f[min(turn, len(f) - 1)] for f in finalists.values() if f) for turn in range(most)]
+    seconds = layer_seconds(model, target, config, [TunedTable(), *tables], threads)
+    found = [replace(o, tuned=_settled(o, seconds, target)) for o in outcomes]
     for outcome in found:
         if outcome.tuned is not None:
             table.add(outcome.tuned)
@@ -53,36 +59,38 @@ def play_off(
     return found
 
 
-def _settled(entry: Any, seconds: dict[Task, tuple[float, float]], target: tvm.target.Target) -> Any:
-    if not isinstance(entry, TunedTask) or entry.task not in seconds:
-        return entry
-    default, tuned = seconds[entry.task]
-    if tuned * LEAST_GAIN < default:
-        return replace(entry, seconds=tuned, default_seconds=default)
-    decisions = space_of(entry.task, default_plan(target)).default
-    return replace(entry, decisions=decisions, seconds=default, default_seconds=default)
+def _settled(outcome: TaskOutcome, seconds: Mapping[Task, Sequence[float]], target: tvm.target.Target) -> Tuned | None:
+    """The fastest of the default decisions and the finalists, whose ``seconds`` in the network follow each other."""
+    if not isinstance(outcome.task, Task) or outcome.task not in seconds or not outcome.finalists:
+        return outcome.tuned
+    default, best = seconds[outcome.task][0], int(np.argmin(seconds[outcome.task]))
+    fastest = seconds[outcome.task][best]
+    if fastest * LEAST_GAIN >= default:
+        decisions = space_of(outcome.task, default_plan(target)).default
+        return TunedTask(outcome.task, decisions, default, default)
+    finalist = outcome.finalists[min(best, len(outcome.finalists)) - 1]
+    assert isinstance(finalist, TunedTask)
+    return replace(finalist, seconds=fastest, default_seconds=default)
 
 
 def layer_seconds(
-    model: Any, target: tvm.target.Target, config: FFNConfig, table: TunedTable, threads: int
-) -> dict[Task, tuple[float, float]]:
-    """For each task of the model that the table has exactly: seconds of its layers with the default decisions and with
-    the table's, medians of kernels timed in both networks in turn."""
+    model: Any, target: tvm.target.Target, config: FFNConfig, tables: Sequence[TunedTable], threads: int
+) -> dict[Task, list[float]]:
+    """For each task of the model seconds of its layers with the decisions of each table, medians of kernels that are
+    timed in all networks in turn."""
     solved = random_compilation(model, target, config)
-    tuned = [run(for_target(solved, target, known), start_at="choose") for known in (TunedTable(), table)]
-    modules = [finish(c) for c in tuned]
-    times: list[dict[str, list[float]]] = [defaultdict(list), defaultdict(list)]
+    built = [run(for_target(solved, target, table), start_at="choose") for table in tables]
+    modules = [finish(c) for c in built]
+    times: list[dict[str, list[float]]] = [defaultdict(list) for _ in tables]
     with _threads(threads):
         for _ in progress(range(ROUNDS), "timing in the network"):
             for module, of_layers in zip(modules, times, strict=True):
                 for kernel in kernel_times(module, repeat=RUNS):
                     of_layers[kernel.layer].append(kernel.median_ms / 1e3)
-    found: dict[Task, tuple[float, float]] = {}
-    for unit, task in tuned[1].tasks.items():
-        if task in table.entries:
-            before = found.get(task, (0.0, 0.0))
-            medians = [statistics.median(of_layers[unit.name]) for of_layers in times]
-            found[task] = before[0] + medians[0], before[1] + medians[1]
+    found: dict[Task, list[float]] = {}
+    for unit, task in built[0].tasks.items():
+        medians = [statistics.median(of_layers[unit.name]) for of_layers in times]
+        found[task] = [sum(pair) for pair in zip(found.get(task, [0.0] * len(tables)), medians, strict=True)]
     return found
 
 

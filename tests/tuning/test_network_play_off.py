@@ -22,28 +22,43 @@ TARGET = targets.parse_target("llvm")
 DECISIONS = {"digit_vectors": 1, "table_kb": 12}
 
 
-def outcome(entry: TunedTask | None) -> TaskOutcome:
-    return TaskOutcome(planes(0.6) if entry is None else entry.task, 2, 9, 0, entry)
+OTHERS = {"digit_vectors": 2, "table_kb": 24}
 
 
-def test_losers_get_the_default_decisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    winner, loser, elsewhere = (TunedTask(planes(density), DECISIONS, 1e-5, 2e-5) for density in (0.6, 0.7, 0.8))
-    seconds = {winner.task: (4e-5, 3e-5), loser.task: (3e-5, 4e-5)}
+def outcome(density: float, *decisions: dict[str, int]) -> TaskOutcome:
+    """A task whose finalists have these ``decisions``, the first of which won alone."""
+    finalists = [TunedTask(planes(density), own, 1e-5, 2e-5) for own in decisions]
+    return TaskOutcome(planes(density), 2, 9, 0, finalists[0] if finalists else None, finalists)
+
+
+def test_what_is_fastest_in_the_network_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = [
+        outcome(0.6, DECISIONS, OTHERS),
+        outcome(0.7, DECISIONS, OTHERS),
+        outcome(0.8, DECISIONS),  # its only finalist is in both networks
+        outcome(0.9, DECISIONS, OTHERS),
+        outcome(0.3),
+    ]
+    seconds = {
+        outcomes[0].task: [4e-5, 5e-5, 3e-5],
+        outcomes[1].task: [3e-5, 4e-5, 5e-5],
+        outcomes[2].task: [3e-5, 2.5e-5, 2e-5],
+    }
     monkeypatch.setattr(network_play_off, "layer_seconds", lambda *_: seconds)
-    TunedTable([winner, loser, elsewhere]).write(tmp_path / TABLE_FILE)
-    outcomes = [outcome(entry) for entry in (winner, loser, elsewhere, None)]
+    TunedTable(o.tuned for o in outcomes if isinstance(o.tuned, TunedTask)).write(tmp_path / TABLE_FILE)
     found = [o.tuned for o in play_off(MODEL, TARGET, FFNConfig(), tmp_path, outcomes, 1)]
-    assert found[0] == TunedTask(winner.task, DECISIONS, 3e-5, 4e-5)
-    default = space_of(loser.task, default_plan(TARGET)).default
-    assert found[1] == TunedTask(loser.task, default, 3e-5, 3e-5) and default != DECISIONS
-    assert found[2] == elsewhere and found[3] is None
-    assert list(TunedTable.read(tmp_path / TABLE_FILE).entries.values()) == found[:3]
+    assert found[0] == TunedTask(planes(0.6), OTHERS, 3e-5, 4e-5)
+    default = space_of(planes(0.7), default_plan(TARGET)).default
+    assert found[1] == TunedTask(planes(0.7), default, 3e-5, 3e-5) and default != DECISIONS
+    assert found[2] == TunedTask(planes(0.8), DECISIONS, 2e-5, 3e-5)
+    assert found[3] == outcomes[3].tuned and found[4] is None
+    assert list(TunedTable.read(tmp_path / TABLE_FILE).entries.values()) == found[:4]
 
 
-def test_layers_are_timed_with_both_decisions() -> None:
+def test_layers_are_timed_with_all_decisions() -> None:
     c = run(random_compilation(MODEL, TARGET, FFNConfig()), start_at="choose", stop_after="choose")
     tasks = {task for task in c.tasks.values() if task.form == "planes"}
-    table = TunedTable(TunedTask(task, DECISIONS, 1.0, 1.0) for task in tasks)
-    seconds = layer_seconds(MODEL, TARGET, FFNConfig(), table, 1)
-    assert seconds.keys() == tasks
-    assert all(0 < value < 1 for pair in seconds.values() for value in pair)
+    tables = [TunedTable(TunedTask(task, own, 1.0, 1.0) for task in tasks) for own in (DECISIONS, OTHERS)]
+    seconds = layer_seconds(MODEL, TARGET, FFNConfig(), [TunedTable(), *tables], 1)
+    assert seconds.keys() == set(c.tasks.values())
+    assert all(len(values) == 3 and all(0 < value < 1 for value in values) for values in seconds.values())

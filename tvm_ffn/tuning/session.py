@@ -40,13 +40,15 @@ OPERATORS_TIME = 0.25  # of the time budget, where there are operators
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task or operator: ``tuned`` is None where nothing was measured."""
+    """What became of a task or operator: ``tuned`` is None where nothing was measured, ``finalists`` are all that were
+    played off against the default, the fastest of the search first."""
 
     task: Task | Operator
     layers: int
     trials: int
     failures: int
     tuned: Tuned | None
+    finalists: Sequence[Tuned] = ()
 
 
 @dataclass
@@ -123,8 +125,8 @@ class _Work:
             import_intrinsics()
             with _quiet():
                 self._search(unfinished, deadline, scheduler)
-        tuned = {subject.task: self._play_off(subject) for subject in chosen}
-        return [TaskOutcome(s.task, s.count, s.tried, s.failures, tuned.get(s.task)) for s in subjects]
+        played = {subject.task: self._play_off(subject) for subject in chosen}
+        return [TaskOutcome(s.task, s.count, s.tried, s.failures, *played.get(s.task, (None, ()))) for s in subjects]
 
     def measured(self, mods: Sequence[tvm.IRModule], name: str) -> list[float]:
         """Seconds of scheduled workloads, in turn in one session; a failure is an error of ours."""
@@ -160,20 +162,20 @@ class _Work:
                 task_scheduler=scheduler,
             )
 
-    def _play_off(self, subject: Subject) -> Tuned | None:
+    def _play_off(self, subject: Subject) -> tuple[Tuned | None, Sequence[Tuned]]:
         """The fastest candidates against the default, measured in turn in one session: what won the search by a lucky
-        measurement does not win here. None where nothing was measured."""
+        measurement does not win here. Returns the winner, None where nothing was measured, and all candidates."""
         entrants = subject.entrants(FINALISTS)
         if not entrants:
-            return None
+            return None, ()
         seconds = self.measured([entrant.mod for entrant in entrants], subject.task.name)
         best = min(range(len(entrants)), key=seconds.__getitem__)
         if seconds[0] < seconds[best] * LEAST_GAIN:
             best = 0
-        entry = subject.entry(entrants[best], seconds[best], seconds[0])
-        self.table.add(entry)
+        entries = [subject.entry(entrant, taken, seconds[0]) for entrant, taken in zip(entrants, seconds, strict=True)]
+        self.table.add(entries[best])
         self.table.write(self.session.folder / TABLE_FILE)
-        return entry
+        return entries[best], entries[1:]
 
 
 @contextlib.contextmanager
