@@ -17,6 +17,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
+from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.row_table import row_table_adds, row_table_sum, ternary_sum_numpy
 from tvm_ffn.kernels.work import Cost
 
@@ -38,16 +39,12 @@ class FactoredProduct:
         """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or
         uint64, middle scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (groups, m) float32,
         with a residual its int8 tensor and float32 scale (1,), and the output."""
-        e, cy, cx = self.epilogue, self.cut_y, self.cut_x
+        cy, cx = self.cut_y, self.cut_x
         return FactoredArguments(
             b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.words), f"uint{8 * cy.word_bytes}"),
             b.arg("middle_scale", (self.groups, self.terms), "float32"),
             b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.words), f"uint{8 * cx.word_bytes}"),
-            b.arg("bias", (self.groups, self.outputs), "int32"),
-            b.arg("scale", (self.groups, self.outputs), "float32"),
-            b.arg("residual", out_shape, "int8") if e.residual else None,
-            b.arg("residual_scale", (1,), "float32") if e.residual else None,
-            b.arg("out", out_shape, e.out_dtype),
+            EpilogueArguments.declare(b, self.epilogue, (self.groups, self.outputs), out_shape),
         )
 
     def blocks(
@@ -58,11 +55,13 @@ class FactoredProduct:
         images: int,
         pixels: int,
         read: Callable[..., Any],
-        residual: Callable[..., Any] | None,
+        copy: Callable[[Buffer], Buffer],
+        place: Callable[..., tuple[Any, ...]],
     ) -> Buffer:
-        """Add the blocks; ``read(n, j, k, p)`` is the int16 input, ``residual(n, j, m, p)`` the int8 residual.
-        Returns the stored values (images, groups, m, pixels)."""
+        """Add the blocks; ``read(n, j, k, p)`` is the int16 input, ``copy(residual)`` adds the residual's copy, where
+        its item (n, j, m, p) lies at ``place(n, j, m, p)``. Returns the stored values (images, groups, m, pixels)."""
         a, outer = arguments, (images, self.groups)
+        ends = a.ends.with_copied_residual(copy)
         first = row_table_sum(
             b, "y", a.codes_y, self.cut_y, inputs=self.inputs, rows=self.terms, outer=outer, pixels=pixels, value=read
         )
@@ -85,10 +84,7 @@ class FactoredProduct:
         )
 
         def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
-            extra = None
-            if residual is not None and a.residual_scale is not None:
-                extra = (residual(n, j, m, p), a.residual_scale[0])
-            return ep.apply(self.epilogue, second[n, j, m, p], a.bias[j, m], a.scale[j, m], extra)
+            return ends.stored(second[n, j, m, p], (j, m), place(n, j, m, p))
 
         return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)
 
@@ -140,8 +136,4 @@ class FactoredArguments:
     codes_y: Buffer
     middle_scale: Buffer
     codes_x: Buffer
-    bias: Buffer
-    scale: Buffer
-    residual: Buffer | None
-    residual_scale: Buffer | None
-    out: Buffer
+    ends: EpilogueArguments

@@ -18,6 +18,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import DOTS, Dot, block_size, sequence
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
+from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.work import Cost, Executed
 
 MOST_ROWS = 4
@@ -104,15 +105,11 @@ class Int8Dense:
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), weight int8 as `pack` gives it, bias int32 (1, m), scale float32 (1, m),
         [residual int8 (rows, m), its scale float32 (1,)], out (rows, m)."""
-        e, width = self.epilogue, self.tile.dot.width
+        width = self.tile.dot.width
         b = KernelBuilder(name, {"ffn.op": "int8_dense"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         weight = b.arg("weight", (self._blocks, self._steps, self.tile.outputs * width), "int8")
-        bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (1, self.outputs), "float32")
-        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
-        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
-        out = b.arg("out", self.out_shape, e.out_dtype)
+        ends = EpilogueArguments.declare(b, self.epilogue, (1, self.outputs), self.out_shape)
 
         def widened(r: Any, k: Any) -> Any:  # what lies beyond the end meets weights of 0
             return self.tile.dot.widened(x[T.min(r, self.rows - 1), T.min(k, self.inputs - 1)])
@@ -124,10 +121,9 @@ class Int8Dense:
             self._sum(b, wide, weight, total, row * self.tile.rows, block)
 
         def stored(r: Any, m: Any) -> Any:
-            pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, total[r, m], bias[0, m], scale[0, m], pair)
+            return ends.stored(total[r, m], (0, m), (r, m))
 
-        b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
+        b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=ends.out)
         return b.finish()
 
     def _sum(self, b: KernelBuilder, wide: Buffer, weight: Buffer, total: Buffer, row: Any, block: Any) -> None:

@@ -57,19 +57,20 @@ class TernaryConv2d:
             offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], pixels)
             return T.Cast("int16", planes[n, j * channels + k // g.taps, offset + p])
 
-        residual = None
-        if arguments.residual is not None:
-            extra = flat_copy(b, arguments.residual, g, pixels)
-
-            def residual(n: Any, j: Any, m: Any, p: Any) -> Any:
-                return extra[n, j * product.outputs + m, p]
-
-        flat = product.blocks(b, arguments, images=g.batch, pixels=pixels, read=read, residual=residual)
+        flat = product.blocks(
+            b,
+            arguments,
+            images=g.batch,
+            pixels=pixels,
+            read=read,
+            copy=lambda residual: flat_copy(b, residual, g, pixels),
+            place=lambda n, j, m, p: (n, j * product.outputs + m, p),
+        )
 
         def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
             return flat[n, m // product.outputs, m % product.outputs, h * g.pitch + w]
 
-        b.compute("store", self.out_shape, product.epilogue.out_dtype, cropped, out=arguments.out)
+        b.compute("store", self.out_shape, product.epilogue.out_dtype, cropped, out=arguments.ends.out)
         return b.finish()
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:

@@ -50,16 +50,17 @@ class TernaryDense:
         def read(n: Any, j: Any, k: Any, p: Any) -> Any:
             return T.Cast("int16", planes[k, p])
 
-        residual = None
-        if arguments.residual is not None:
-            extra = _transpose(b, "residual_flat", arguments.residual, pixels)
-
-            def residual(n: Any, j: Any, m: Any, p: Any) -> Any:
-                return extra[m, p]
-
-        flat = product.blocks(b, arguments, images=1, pixels=pixels, read=read, residual=residual)
+        flat = product.blocks(
+            b,
+            arguments,
+            images=1,
+            pixels=pixels,
+            read=read,
+            copy=lambda residual: _transpose(b, "residual_flat", residual, pixels),
+            place=lambda n, j, m, p: (m, p),
+        )
         stored = product.epilogue.out_dtype
-        b.compute("store", self.out_shape, stored, lambda p, m: flat[0, 0, m, p], out=arguments.out)
+        b.compute("store", self.out_shape, stored, lambda p, m: flat[0, 0, m, p], out=arguments.ends.out)
         return b.finish()
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments, unpack_masks
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
+from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.work import Cost, Executed
 
 WORD = 16
@@ -65,17 +66,12 @@ class TernaryGemv:
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), masks of Y^T uint16 (blocks, n, 2, words), middle scale (1, k) float32, masks of
         X, bias (1, m) int32, scale (1, m) float32, [residual int8 (rows, m), its scale (1,)], out (rows, m)."""
-        e = self.epilogue
         b = KernelBuilder(name, {"ffn.op": "ternary_gemv"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         masks_y = b.arg("masks_y", (_blocks(self.terms), self.inputs, 2, WORDS), "uint16")
         middle_scale = b.arg("middle_scale", (1, self.terms), "float32")
         masks_x = b.arg("masks_x", (_blocks(self.outputs), self.terms, 2, WORDS), "uint16")
-        bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (1, self.outputs), "float32")
-        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
-        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
-        out = b.arg("out", self.out_shape, e.out_dtype)
+        ends = EpilogueArguments.declare(b, self.epilogue, (1, self.outputs), self.out_shape)
 
         first = self._sum(b, "y", masks_y, self.cut_y, self.inputs, lambda r, k: T.Cast("int16", x[r, k]))
         middle = b.compute(
@@ -89,11 +85,10 @@ class TernaryGemv:
         second = self._sum(b, "x", masks_x, self.cut_x, self.terms, lambda r, k: middle[r, k])
 
         def stored(r: Any, m: Any) -> Any:
-            pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
             total = second[r, m // LANES, m % LANES // WORD, m % WORD]
-            return ep.apply(e, total, bias[0, m], scale[0, m], pair)
+            return ends.stored(total, (0, m), (r, m))
 
-        b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
+        b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=ends.out)
         return b.finish()
 
     def _sum(self, b: KernelBuilder, stage: str, masks: Buffer, cut: Segments, inputs: int, value: Any) -> Buffer:

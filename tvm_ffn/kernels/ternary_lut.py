@@ -24,6 +24,7 @@ from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
+from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.lut import LUTS, Lut
 from tvm_ffn.kernels.work import Cost, Executed
 
@@ -91,17 +92,12 @@ class TernaryLut:
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), words of Y^T (blocks, steps, block), middle scale (1, k) float32, of X,
         bias (1, m) int32, scale (1, m) float32, [residual int8 (rows, m), its scale (1,)], out (rows, m)."""
-        e = self.epilogue
         b = KernelBuilder(name, {"ffn.op": "ternary_lut"})
         x = b.arg("x", (self.rows, self.inputs), "int8")
         words_y = b.arg("words_y", (self._blocks(self.terms), self.cut_y.steps, self.block), self.lut.words.dtype)
         middle_scale = b.arg("middle_scale", (1, self.terms), "float32")
         words_x = b.arg("words_x", (self._blocks(self.outputs), self.cut_x.steps, self.block), self.lut.words.dtype)
-        bias = b.arg("bias", (1, self.outputs), "int32")
-        scale = b.arg("scale", (1, self.outputs), "float32")
-        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
-        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
-        out = b.arg("out", self.out_shape, e.out_dtype)
+        ends = EpilogueArguments.declare(b, self.epilogue, (1, self.outputs), self.out_shape)
 
         def activation(r: Any, k: Any) -> Any:
             return T.Cast("int16", x[r, T.min(k, self.inputs - 1)])
@@ -116,10 +112,9 @@ class TernaryLut:
         second = self._sum(b, "x", words_x, self.cut_x, lambda r, k: middle[r, T.min(k, self.terms - 1)])
 
         def stored(r: Any, m: Any) -> Any:
-            pair = (residual[r, m], residual_scale[0]) if residual is not None and residual_scale is not None else None
-            return ep.apply(e, second[r, m], bias[0, m], scale[0, m], pair)
+            return ends.stored(second[r, m], (0, m), (r, m))
 
-        b.compute("store", self.out_shape, e.out_dtype, stored, out=out)
+        b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=ends.out)
         return b.finish()
 
     def _sum(self, b: KernelBuilder, stage: str, words: Buffer, cut: Segments, value: Any) -> Buffer:

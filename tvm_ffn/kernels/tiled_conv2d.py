@@ -14,6 +14,7 @@ from tvm.tirx import Buffer, PrimFunc
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.work import Cost, Executed
@@ -110,40 +111,33 @@ class TiledConv2d(ABC):
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (groups, m),
         [residual int8 like the output, its scale float32 (1,)], out."""
-        g, e = self.geometry, self.epilogue
+        g, dtype = self.geometry, self.epilogue.out_dtype
         b = KernelBuilder(name, {"ffn.op": self.op, "ffn.pixel_block": self.pixel_block})
         x = b.arg("x", self.in_shape, "int8")
         arguments = self.arguments(b)
-        bias = b.arg("bias", (g.groups, self.outputs), "int32")
-        scale = b.arg("scale", (g.groups, self.outputs), "float32")
-        residual = b.arg("residual", self.out_shape, "int8") if e.residual else None
-        residual_scale = b.arg("residual_scale", (1,), "float32") if e.residual else None
-        out = b.arg("out", self.out_shape, e.out_dtype)
+        ends = EpilogueArguments.declare(b, self.epilogue, (g.groups, self.outputs), self.out_shape)
         planes = self.planes_in(b, x)
-        extra = self.residual_in(b, residual) if residual is not None else None
-        flat = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), e.out_dtype)
+        ends = ends.with_copied_residual(lambda residual: self.residual_in(b, residual))
+        flat = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), dtype)
         together = g.groups // self.tile_groups  # groups of a tile
         with b.tile("tile", (g.batch, self.tile_groups, self.pixels // self.pixel_block)) as (n, j, t):
             start = t * self.pixel_block
             total = self.sums(b, arguments, Tile(planes, n, j, start))
 
             def stored(m: Any, p: Any) -> Any:
-                pair = None
-                if extra is not None and residual_scale is not None:
-                    pair = (extra[n, j * self.outputs + m, start + p], residual_scale[0])
-                at = (j, m) if together == 1 else (m // self.outputs, m % self.outputs)
-                return ep.apply(e, total(m, p), bias[at], scale[at], pair)
+                channel = (j, m) if together == 1 else (m // self.outputs, m % self.outputs)
+                return ends.stored(total(m, p), channel, (n, j * self.outputs + m, start + p))
 
             shape = (together * self.outputs, self.pixel_block)
             b.compute(
                 "epilogue",
                 shape,
-                e.out_dtype,
+                dtype,
                 stored,
                 out=flat,
                 at=lambda m, p: (n, j * self.outputs + m, start + p),
             )
-        self.rows_out(b, flat, out)
+        self.rows_out(b, flat, ends.out)
         return b.finish()
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
