@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -120,13 +120,15 @@ class KernelBuilder:
                 yield [T.axis.spatial(n, v) for n, v in zip(outer, _tuple(loops), strict=True)]
 
     @contextmanager
-    def program(self, name: str, *, reads: Sequence[Any], writes: Sequence[Any]) -> Iterator[None]:
+    def program(self, name: str, *, reads: Sequence[Any], writes: Sequence[Any], llvm: str = "") -> Iterator[None]:
         """One block whose statements the caller writes out, loops and vectors included: for loops whose lengths are
-        data, which no schedule could change. ``reads`` and ``writes`` are the regions it touches."""
+        data, which no schedule could change. ``reads`` and ``writes`` are the regions it touches; it may call functions
+        of the LLVM module ``llvm``."""
         with T.sblock(name):
             T.reads(*reads)
             T.writes(*writes)
-            yield
+            with _importing(llvm) if llvm else nullcontext():
+                yield
 
     def call_assembly(
         self, name: str, shape: Sequence[int], dtype: str, llvm: str, *, reads: Any, calls: Callable[[Buffer], None]
@@ -137,7 +139,7 @@ class KernelBuilder:
         with T.sblock(name):
             T.reads(reads)
             T.writes(target[tuple(slice(0, extent) for extent in shape)])
-            with T.attr(T.int32(0), "pragma_import_llvm", llvm):
+            with _importing(llvm):
                 calls(target)
         return target
 
@@ -147,6 +149,11 @@ class KernelBuilder:
         self._function.__exit__(None, None, None)
         self._builder.__exit__(None, None, None)
         return self._builder.get()
+
+
+def _importing(llvm: str) -> Any:
+    """Around statements that call functions of an LLVM module."""
+    return T.attr(T.int32(0), "pragma_import_llvm", llvm)
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
