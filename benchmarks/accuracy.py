@@ -4,8 +4,8 @@
     python -m benchmarks.accuracy cifar10_resnet20 --forms planes-0.5 planes-0.65 response-1.5 sdd-1.0
 
 Models and images lie beside the repository (`models.SHARED`). Forms: ``planes-A``, digit planes with a budget of A
-digits a multiply-accumulate; ``default``, the package's own settings; ``uniform-P``, digit planes at one price P in all
-layers; ``response-R``, factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition,
+digits a multiply-accumulate; ``default``, the package's own settings; ``drop-P``, these with a budget of P points of
+top-1; ``uniform-P``, digit planes at one price P in all layers; ``response-R``, factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition,
 and ``greedy-R`` the plain one; ``int8``, all layers int8; ``onnxruntime`` and ``nncf``, the peers' int8 models.
 
 ``adds`` are additions executed by the packed kernels an original multiply-accumulate, over all convolutions but the
@@ -101,7 +101,10 @@ class Task:
             return self._peer(form)
         c = copy.copy(self.base)
         c.seconds, c.key = {}, ""
-        c.config, c.measured = settings(form), self.base.measured if form.startswith(("planes", "default")) else {}
+        c.config, c.measured = (
+            settings(form),
+            self.base.measured if form.startswith(("planes", "default", "drop")) else {},
+        )
         c.settings = with_forms(c.network, c.config.resolve(self.imported.layer_names), c.config)
         run(c, start_at="factorize")
         module = finish(c)
@@ -148,6 +151,8 @@ def settings(form: str) -> FFNConfig:
     kind, _, number = form.partition("-")
     if kind == "planes":
         return FFNConfig(budget={"adds": float(number)})
+    if kind == "drop":
+        return FFNConfig(budget={"max_drop": float(number)})
     if kind == "uniform":
         return FFNConfig(penalty=float(number))
     if kind == "int8":
@@ -212,7 +217,7 @@ def nncf_answer(model: Any, samples: list[dict[str, np.ndarray]]) -> Any:
     return lambda sample: list(request.infer(dict(sample)).values())
 
 
-CURVES = ("planes", "uniform", "response", "sdd", "greedy")
+CURVES = ("planes", "drop", "uniform", "response", "sdd", "greedy")
 POINTS = {"default": "*", "int8": "s", "onnxruntime": "x", "nncf": "+"}  # an int8 layer executes an addition a MAC
 
 
