@@ -5,8 +5,9 @@
 
 Models and images lie beside the repository (`models.SHARED`). Forms: ``planes-A``, digit planes with a budget of A
 digits a multiply-accumulate; ``default``, the package's own settings; ``drop-P``, these with a budget of P points of
-top-1; ``uniform-P``, digit planes at one price P in all layers; ``response-R``, factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition,
-and ``greedy-R`` the plain one; ``int8``, all layers int8; ``onnxruntime`` and ``nncf``, the peers' int8 models.
+top-1; ``uniform-P``, digit planes at one price P in all layers; ``response-R``, factors of any form of rank ratio R;
+``sdd-R``, the paper's improved semidiscrete decomposition, and ``greedy-R`` the plain one; ``int8``, all layers int8;
+``onnxruntime`` and ``nncf``, the peers' int8 models.
 
 ``adds`` are additions executed by the packed kernels an original multiply-accumulate, over all convolutions but the
 first, and ``shared`` those of weights as AVX-512 code, where rows share sums of two inputs; ``bytes`` of all weights,
@@ -101,10 +102,8 @@ class Task:
             return self._peer(form)
         c = copy.copy(self.base)
         c.seconds, c.key = {}, ""
-        c.config, c.measured = (
-            settings(form),
-            self.base.measured if form.startswith(("planes", "default", "drop")) else {},
-        )
+        planned = form.startswith(("planes", "default", "drop"))
+        c.config, c.measured = settings(form), self.base.measured if planned else {}
         c.settings = with_forms(c.network, c.config.resolve(self.imported.layer_names), c.config)
         run(c, start_at="factorize")
         module = finish(c)
