@@ -108,7 +108,7 @@ class FFNConfig:
     # int8's precision, int8 for "response" and "sdd".
     first_layer: str | None = None
     last_layer: str = "int8"
-    # "size": packed weights (2.7 bits an entry, 4 where outputs are few); "speed": weights as machine code where that is
+    # "size": packed weights (2.7 bits an entry, 4 where outputs are few); "speed": weights as machine code where it is
     # fastest and all weights together stay within int8's bytes (x86-64 with AVX2 or AVX-512).
     optimize: str = "size"
     # Settings of single layers by exact name or "re:pattern"; None keeps the layer in fp32.
