@@ -116,6 +116,9 @@ def digit_sum(
             add_list(target, counts[group, chunk, m, 2 * plane], 1)
             add_list(target, counts[group, chunk, m, 2 * plane + 1], -1)
 
+    def before(m: Any, p: Any) -> Any:
+        return total[m, p] if cut.chunks > 1 else T.int32(0)
+
     def joined(p: Any) -> Any:
         result = T.Cast("int32", sums[0][p])
         for run, following in zip(sums[1:], cut.runs[1:], strict=True):
@@ -124,8 +127,9 @@ def digit_sum(
 
     with b.program("digits", reads=[reads, *everything], writes=[total[0:outputs, 0 : tile.pixels]], llvm=_ONCE):
         T.buffer_store(place, T.int32(0), [0])
-        with T.serial(outputs) as m:
-            each_lane(lambda p: T.buffer_store(total, T.int32(0), [m, p]))
+        if cut.chunks > 1:
+            with T.serial(outputs) as m:
+                each_lane(lambda p: T.buffer_store(total, T.int32(0), [m, p]))
         with T.serial(cut.chunks) as chunk:
             with T.serial(cut.length) as i:
                 k = T.min(chunk * cut.length + i, cut.inputs - 1)  # beyond the last input no digit asks for it
@@ -133,7 +137,7 @@ def digit_sum(
             with T.serial(outputs) as m:
                 for target, run in zip(sums, cut.runs, strict=True):
                     add_run(target, run, chunk, m)
-                each_lane(lambda p: T.buffer_store(total, total[m, p] + joined(p), [m, p]))
+                each_lane(lambda p: T.buffer_store(total, before(m, p) + joined(p), [m, p]))
     return total
 
 

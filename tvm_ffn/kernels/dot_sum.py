@@ -170,15 +170,19 @@ def dot_sum(
             at = sequence(first, lanes)
             T.buffer_store(target, dot.add(target[at], inputs, weight), [at])
 
-        each_sum(lambda target, *at: T.buffer_store(target, total[tuple(place(*at))], [sequence(at[1], lanes)]))
+        def start(row: int, first: int) -> Any:
+            return total[tuple(place(row, first))] if cut.chunks > 1 else T.Broadcast(T.int32(0), lanes)
+
+        each_sum(lambda target, *at: T.buffer_store(target, start(*at), [sequence(at[1], lanes)]))
         with T.serial(cut.steps) as step:
             each_sum(accumulate)
         each_sum(lambda target, *at: T.buffer_store(total, target[sequence(at[1], lanes)], place(*at)))
 
     packed = weights[(group, *(slice(0, extent) for extent in cut.shape))]
     with b.program("dot", reads=[reads, packed], writes=[total[0 : cut.rows, 0 : tile.pixels]]):
-        with T.serial(cut.rows) as m, T.serial(tile.pixels // lanes) as vector:
-            T.buffer_store(total, T.Broadcast(T.int32(0), lanes), [m, sequence(vector * lanes, lanes)])
+        if cut.chunks > 1:
+            with T.serial(cut.rows) as m, T.serial(tile.pixels // lanes) as vector:
+                T.buffer_store(total, T.Broadcast(T.int32(0), lanes), [m, sequence(vector * lanes, lanes)])
         with T.serial(cut.chunks) as chunk:
             copy_columns(chunk)
             with T.serial(cut.blocks) as block:
