@@ -18,9 +18,10 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
+from tvm_ffn.kernels import codes as ternary_codes
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
-from tvm_ffn.kernels.codes import INT16_MAX, column_bounds
+from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.digit_lists import integer_weights, plane_runs
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
@@ -69,7 +70,7 @@ class PlanesConv2d(CodeTiledConv2d):
         for run in runs:
             weights = block_diagonal(integer_weights(self.digits[:, run.start : run.stop]))
             sums = np.add.reduceat(np.abs(weights.astype(np.int64)), starts, axis=1)
-            if sums.max(initial=0) * self.limit > INT16_MAX:
+            if sums.max(initial=0) * self.limit > ternary_codes.INT16_MAX:
                 return False
         return True
 
