@@ -96,7 +96,7 @@ def test_int8_with_other_instructions(shape: shapes.Shape, dot: str, cpu: str) -
     compare(build(case.operator.prim_func("kernel"), target), case)
 
 
-OTHER_DECISIONS = [  # that no default takes
+OTHER_DECISIONS = [  # that the default is not for these
     *(("conv3x3-stride2-groups-batch2-residual", {"table_group": group}) for group in (3, 4)),
     *(("conv3x3-wide-middle", {"table_group": group, "chunk": 4}) for group in (3, 4)),
     ("conv3x3-segments", {"table_group": 4}),

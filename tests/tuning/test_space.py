@@ -54,6 +54,12 @@ def test_the_default_is_a_point_of_the_space(task: Task) -> None:
         assert name == "code" or getattr(PLAN, name) == value
 
 
+def test_code_is_no_choice_where_there_are_no_instructions_for_it() -> None:
+    task = next(task for task in TASKS if task.code)
+    assert "code" in space_of(task, PLAN).choices
+    assert not {"code", "code_rows"} & space_of(task, plan_for("aarch64", 16)).choices.keys()
+
+
 def test_tables_over_outputs_have_decisions_where_there_are_some() -> None:
     task = Task("factors", None, 1, 1, 64, 24, 24, 0.5, 10, Epilogue())
     assert space_of(task, replace(PLAN, lut="")).size == 1

@@ -86,12 +86,12 @@ class CodeConv2d(CodeTiledConv2d):
 
         def requantized(k: Any, p: Any) -> Any:
             scale = arguments[0][k // self.terms, k % self.terms]
-            return ep.requantize(segment_total(first, k, p), scale, self.limits[1])
+            return ep.requantize(segment_total(self.code_y.segments, lambda s: first[s, k, p]), scale, self.limits[1])
 
         middle = b.compute("middle", (terms, self.tile), "int16", requantized)
         whole = middle[0:terms, 0 : self.tile]
         second = self.code_x.product(b, "x_code", whole, middle[0, 0], self.tile)
-        return lambda m, p: segment_total(second, m, p)
+        return lambda m, p: segment_total(self.code_x.segments, lambda s: second[s, m, p])
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""

@@ -22,11 +22,11 @@ from tvm_ffn.kernels import codes as ternary_codes
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
 from tvm_ffn.kernels.codes import column_bounds
-from tvm_ffn.kernels.digit_lists import integer_weights, plane_runs
+from tvm_ffn.kernels.digit_lists import PLANES_A_RUN, integer_weights, plane_runs
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -59,10 +59,8 @@ class PlanesConv2d(CodeTiledConv2d):
     @cached_property
     def runs(self) -> tuple[range, ...]:
         """The planes that are joined in int16: as many as fit between the bounds of the code."""
-        return next(runs for runs in map(self._runs_of, (3, 2, 1)) if self._fit(runs))
-
-    def _runs_of(self, most: int) -> tuple[range, ...]:
-        return plane_runs(self.planes, most)
+        possible = (plane_runs(self.planes, most) for most in range(PLANES_A_RUN, 0, -1))
+        return next(runs for runs in possible if self._fit(runs))
 
     def _fit(self, runs: Sequence[range]) -> bool:
         """Whether no run's sum overflows within a segment; single planes never do (`column_bounds`)."""
@@ -95,19 +93,17 @@ class PlanesConv2d(CodeTiledConv2d):
         parts = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile)
         outputs = self.geometry.groups * self.outputs
 
-        def run_total(run: range, m: Any, p: Any) -> Any:
-            total = T.int32(0)
-            for segment in range(self.code.segments):
-                joined = parts[segment, run.start * outputs + m, p]
-                for plane in run[1:]:
-                    joined = T.shift_left(joined, T.int16(1)) + parts[segment, plane * outputs + m, p]
-                total = total + T.Cast("int32", joined)
-            return total
+        def joined(run: range, segment: int, m: Any, p: Any) -> Any:
+            result = parts[segment, run.start * outputs + m, p]
+            for plane in run[1:]:
+                result = T.shift_left(result, T.int16(1)) + parts[segment, plane * outputs + m, p]
+            return result
 
         def total(m: Any, p: Any) -> Any:
-            result = run_total(self.runs[0], m, p)
-            for run in self.runs[1:]:
-                result = T.shift_left(result, T.int32(len(run))) + run_total(run, m, p)
+            result = T.int32(0)
+            for run in self.runs:
+                own = segment_total(self.code.segments, lambda s, run=run: joined(run, s, m, p))  # type: ignore[misc]
+                result = own if run.start == 0 else T.shift_left(result, T.int32(len(run))) + own
             return result
 
         return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -122,9 +123,9 @@ def plane_offsets(geometry: ConvGeometry, pixels: int) -> np.ndarray:
     return (k // geometry.taps * geometry.span(pixels) + np.array(places)) * INT16_BYTES
 
 
-def segment_total(partial: Buffer, m: Any, p: Any) -> Any:
-    """int32 sum over the segments of an int16 partial sum."""
-    total = T.Cast("int32", partial[0, m, p])
-    for segment in range(1, int(partial.shape[0])):
-        total = total + T.Cast("int32", partial[segment, m, p])
+def segment_total(segments: int, item: Callable[[int], Any]) -> Any:
+    """int32 sum of an int16 ``item`` over the segments."""
+    total = T.Cast("int32", item(0))
+    for segment in range(1, segments):
+        total = total + T.Cast("int32", item(segment))
     return total

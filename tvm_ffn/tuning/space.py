@@ -44,7 +44,7 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     """The space of a task around the decisions of ``plan``."""
     choices: dict[str, Sequence[int]] = {}
     conv = task.geometry is not None
-    if task.code:
+    if task.code and plan.isa:
         choices["code"] = (0, 1)
         choices["code_vectors"] = (6, 12, 24, 48)
         choices["code_rows"] = _ROWS_OF_CODE[plan.isa]
