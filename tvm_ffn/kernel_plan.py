@@ -26,7 +26,8 @@ class KernelPlan:
 
     What the target has, ``isa``: instruction set of weights as code ("avx512", "avx2", "" for none), ``dot``: how int8
     layers multiply (`kernels.dot`), ``lut``: how outputs are looked up (`kernels.lut`, "" for not at all), ``lanes``:
-    int16 elements of a vector. ``code``: whether the weights are code.
+    int16 elements of a vector, ``threads``, that a layer's work should keep busy. ``code``: whether the weights are
+    code.
 
     Row tables: ``pixel_block`` pixels computed at a time, ``table_group`` inputs to a table (0: two where few outputs
     share it, else three), ``chunk`` tables alive together (3^table_group rows * 2 bytes * pixel_block each: 12 of three
@@ -44,6 +45,7 @@ class KernelPlan:
     dot: str = "plain"
     lut: str = ""
     lanes: int = 8
+    threads: int = 1
     code: bool = False
     pixel_block: int = 32
     table_group: int = 0
@@ -86,19 +88,23 @@ _DOTS = {  # the best first
 _NEEDS_FEATURE = ("avx512vnni", "avxvnni", "dotprod")  # of the same name
 
 
-def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = ()) -> KernelPlan:
-    """Start values for a CPU with vectors of ``vector_bytes`` and LLVM's ``features``, measured on AVX-512 and AVX2."""
+def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = (), threads: int = 1) -> KernelPlan:
+    """Start values for a CPU with vectors of ``vector_bytes`` and LLVM's ``features``, measured on AVX-512 and AVX2, to
+    be used with up to ``threads``."""
     isa = {64: "avx512", 32: "avx2"}.get(vector_bytes, "") if architecture == "x86_64" else ""
     dots = _DOTS.get((architecture, vector_bytes), ("plain",))
     dot = next(name for name in dots if name not in _NEEDS_FEATURE or name in features)
     lut = isa or ("neon" if architecture == "aarch64" else "ssse3" if "ssse3" in features else "")
     lanes = vector_bytes // 2
     if vector_bytes == 64:  # two vectors of pixels hide what finds a row; nine, and long lists, the ends of lists
-        return KernelPlan(isa, dot, lut, lanes, pixel_block=64, chunk=8, digit_vectors=9, table_kb=96, lut_vectors=8)
+        return KernelPlan(
+            isa, dot, lut, lanes, threads, pixel_block=64, chunk=8, digit_vectors=9, table_kb=96, lut_vectors=8
+        )
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
-    return KernelPlan(isa, dot, lut, lanes, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)
+    return KernelPlan(isa, dot, lut, lanes, threads, chunk=chunk, digit_vectors=16 if architecture == "aarch64" else 8)
 
 
 def default_plan(target: tvm.target.Target) -> KernelPlan:
     """Start values for a target."""
-    return plan_for(targets.architecture(target), targets.vector_bytes(target), targets.required_features(target))
+    features = targets.required_features(target)
+    return plan_for(targets.architecture(target), targets.vector_bytes(target), features, targets.threads(target))

@@ -7,6 +7,7 @@ before TVM sees it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _PLANNED_KINDS = ("cuda",)
+CORES_OF_A_DEVICE = 4
 
 
 def parse_target(target: str | Mapping[str, Any] | tvm.target.Target) -> tvm.target.Target:
@@ -94,6 +96,15 @@ def vector_registers(target: tvm.target.Target) -> int:
     """Return the number of vector registers: 32 (AVX-512, AArch64) or 16."""
     wide = vector_bytes(target) == 64 or host.architecture(triple_of(target)) == "aarch64"
     return 32 if wide else 16
+
+
+def threads(target: tvm.target.Target) -> int:
+    """Return how many threads code for ``target`` should keep busy: its ``num-cores``, else the cores that this process
+    may use if it runs here, else 4."""
+    cores = target_dict(target).get("num-cores")
+    if cores is not None:
+        return int(cores)
+    return len(os.sched_getaffinity(0)) if runs_here(target) else CORES_OF_A_DEVICE
 
 
 def describe(target: tvm.target.Target) -> str:

@@ -5,6 +5,11 @@ parallel for image, pixel block:
         stage y: for segment, chunk: build the chunk's tables (they fit in L1); for row: add one table row a group
         middle:  scale and requantise
         stage x: the same; epilogue
+
+Where blocks of pixels are few, both stages are split by their outputs, and all of stage y comes first:
+
+parallel for image, pixel block, part:  stage y, middle
+parallel for image, pixel block, part:  stage x, epilogue
 """
 
 from __future__ import annotations
@@ -33,18 +38,31 @@ class RowTable:
             if name in names:
                 schedule_copy(sch, sch.get_sblock(name))
 
-        epilogue = sch.get_sblock("epilogue")
-        image, group, row, pixel = sch.get_loops(epilogue)
-        pixel_block, pixel = sch.split(pixel, [None, block])
-        sch.reorder(image, pixel_block, group, row, pixel)
-        sch.parallel(sch.fuse(image, pixel_block))
-        vectorize(sch, pixel, lanes)
+        split = int(function.attrs["ffn.split"]) > 1
+        group = _tiles(sch, sch.get_sblock("epilogue"), block, lanes, split)
         _stage(sch, "x", group, lanes)
         middle = sch.get_sblock("middle")
-        sch.compute_at(middle, group, preserve_unit_loops=True)
-        vectorize(sch, sch.get_loops(middle)[-1], lanes)
+        if split:
+            group = _tiles(sch, middle, block, lanes, split)
+        else:
+            sch.compute_at(middle, group, preserve_unit_loops=True)
+            vectorize(sch, sch.get_loops(middle)[-1], lanes)
         _stage(sch, "y", group, lanes)
         return sch.mod["main"]
+
+
+def _tiles(sch: s_tir.Schedule, end: SBlockRV, block: int, lanes: int, split: bool) -> LoopRV:
+    """Cut the loops over what ends a stage into tiles, in parallel; the loop inside which a tile's sums belong."""
+    image, group, row, pixel = sch.get_loops(end)
+    pixel_block, pixel = sch.split(pixel, [None, block])
+    sch.reorder(image, pixel_block, group, row, pixel)
+    vectorize(sch, pixel, lanes)
+    if split:
+        tile = group = sch.fuse(image, pixel_block, group)
+    else:
+        tile = sch.fuse(image, pixel_block)
+    sch.parallel(tile)
+    return group
 
 
 def _stage(sch: s_tir.Schedule, stage: str, group: LoopRV, lanes: int) -> None:

@@ -26,10 +26,10 @@ class Tiled:
         for name in ("planes", "residual_flat", "wide", "store"):
             if name in names:
                 schedule_copy(sch, sch.get_sblock(name))
-        tile = sch.get_sblock("tile")
-        sch.parallel(sch.fuse(*sch.get_loops(tile)))
-        inner = {sch.get(b).name_hint for b in sch.get_child_blocks(tile)}
-        for name in ("middle", "epilogue"):
-            if name in inner:
+        for tile in sorted({"first", "tile"} & names):
+            block = sch.get_sblock(tile)
+            sch.parallel(sch.fuse(*sch.get_loops(block)))
+            inner = {sch.get(b).name_hint for b in sch.get_child_blocks(block)}
+            for name in sorted({"middle", "epilogue"} & inner):
                 vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
         return sch.mod["main"]

@@ -48,15 +48,20 @@ def code_bytes(piece: Piece, isa: VectorISA) -> int:
     return add * piece.adds + load * (piece.loads + 2 * piece.rows) + _LINE
 
 
-def llvm_function(name: str, lines: Sequence[str], isa: VectorISA) -> str:
-    """Assembly as LLVM IR: ``i32 name(ptr input, ptr output)``.
+def llvm_function(name: str, programs: Sequence[Sequence[str]], isa: VectorISA) -> str:
+    """Assembly as LLVM IR: ``i32 name(ptr input, ptr output, i32 program)``.
 
     TVM inlines what it imports; ``noduplicate`` keeps LLVM from copying the code when it unrolls the loops around it.
     """
-    body = "\\0A".join(lines)  # LLVM's escape of a line break
     constraints = f"={{rdi}},={{rsi}},0,1,~{{rax}},~{{rdx}},~{{r8}},~{{r9}},{isa.clobbers}"
-    call = f'call {{ptr, ptr}} asm sideeffect "{body}", "{constraints}"(ptr %i, ptr %o) noduplicate nounwind'
-    return f"define i32 @{name}(ptr %i, ptr %o) {{\n  %r = {call}\n  ret i32 0\n}}\n"
+    blocks = []
+    for index, lines in enumerate(programs):
+        body = "\\0A".join(lines)  # LLVM's escape of a line break
+        call = f'call {{ptr, ptr}} asm sideeffect "{body}", "{constraints}"(ptr %i, ptr %o) noduplicate nounwind'
+        blocks.append(f"p{index}:\n  %r{index} = {call}\n  ret i32 0\n")
+    others = " ".join(f"i32 {index}, label %p{index}" for index in range(1, len(programs)))
+    entry = f"  switch i32 %p, label %p0 [ {others} ]\n"
+    return f"define i32 @{name}(ptr %i, ptr %o, i32 %p) {{\n{entry}{''.join(blocks)}}}\n"
 
 
 def _spread(lines: Sequence[str], guests: Sequence[str]) -> list[str]:

@@ -31,24 +31,25 @@ def block_diagonal(matrices: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class CodeTiledConv2d(TiledConv2d):
-    """A convolution over tiles of ``tile`` pixels, a multiple of the ISA's lanes. Its groups are one matrix of blocks,
-    as zeros cost nothing."""
+    """A convolution over tiles of ``tile`` pixels, a multiple of the ISA's lanes, and ``split`` parts of the outputs. Its
+    groups are one matrix of blocks, as zeros cost nothing."""
 
     op: ClassVar[str] = "ternary_code_conv2d"
     isa: VectorISA
     style: CodeStyle
     tile: int
+    split: int
 
     @property
     def pixel_block(self) -> int:
         return self.tile
 
     @property
-    def tile_groups(self) -> int:
-        return 1
+    def parts(self) -> int:
+        return self.split
 
     def inputs_of(self, tile: Tile) -> tuple[Any, Any]:
-        """The region that the code reads, and its first element."""
+        """The region of the planes that the code reads, and its first element."""
         g = self.geometry
-        region = tile.planes[tile.image, 0 : g.channels, 0 : g.span(self.pixels)]
-        return region, tile.planes[tile.image, 0, tile.start]
+        region = tile.source[tile.image, 0 : g.channels, 0 : g.span(self.pixels)]
+        return region, tile.source[tile.image, 0, tile.index * self.tile]

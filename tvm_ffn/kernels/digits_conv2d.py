@@ -23,19 +23,21 @@ from tvm_ffn.kernels.digit_lists import (
 from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True, eq=False)
 class DigitsConv2d(TiledConv2d):
-    """Static description; ``group_outputs`` m counts one group, ``digits`` the entries of all groups' lists,
-    ``longest`` the bytes of the group with most."""
+    """Static description; ``group_outputs`` m counts one group, which is ``split`` parts, ``digits`` the entries of all
+    lists, ``longest`` the bytes of the part with most."""
 
     op: ClassVar[str] = "ternary_digits_conv2d"
     tile: DigitTile
     cut: DigitCut
     group_outputs: int
+    split: int
     digits: int
     longest: int
 
@@ -47,11 +49,15 @@ class DigitsConv2d(TiledConv2d):
     def outputs(self) -> int:
         return self.group_outputs
 
+    @property
+    def parts(self) -> int:
+        return self.geometry.groups * self.split
+
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: one lookup and one addition a digit, and what ends the sums."""
         outputs = self.geometry.groups * self.outputs
         adds = digit_adds(self.digits, self.cut, outputs)
-        constants = self.lists + self.geometry.groups * self.longest + CONSTANT_BYTES * outputs
+        constants = self.lists + self.parts * self.longest + CONSTANT_BYTES * outputs
         return Cost(pixels * adds, pixels * outputs * self.epilogue.multiplies, pixels * self.digits, constants)
 
     def further_work(self, pixels: int) -> dict[str, int]:
@@ -60,40 +66,41 @@ class DigitsConv2d(TiledConv2d):
 
     @property
     def lists(self) -> int:
-        """Lists of all groups; the length of each is one byte."""
-        return self.geometry.groups * self.cut.chunks * self.outputs * 2 * self.cut.planes
+        """Lists of all parts; the length of each is one byte."""
+        return self.parts * self.cut.chunks * self.rows * 2 * self.cut.planes
 
     @property
     def argument_count(self) -> int:
         return 2
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
-        """Lengths uint8 (groups, chunks, m, 2 planes) and entries uint8 (groups, longest) of `digit_lists`."""
-        g, cut = self.geometry, self.cut
+        """Lengths uint8 (parts, chunks, rows, 2 planes) and entries uint8 (parts, longest) of `digit_lists`."""
+        cut = self.cut
         return [
-            b.arg("counts", (g.groups, cut.chunks, self.outputs, 2 * cut.planes), "uint8"),
-            b.arg("codes", (g.groups, self.longest), "uint8"),
+            b.arg("counts", (self.parts, cut.chunks, self.rows, 2 * cut.planes), "uint8"),
+            b.arg("codes", (self.parts, self.longest), "uint8"),
         ]
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "digits"."""
-        g, planes, n = self.geometry, tile.planes, tile.image
-        channels = g.channels // g.groups
+        g, planes, n = self.geometry, tile.source, tile.image
+        first = tile.part // self.split * (g.channels // g.groups)
 
         def value(k: Any, p: Any) -> Any:
             tap = k % g.taps
             offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
-            return planes[n, tile.group * channels + k // g.taps, offset + tile.start + p]
+            return planes[n, first + k // g.taps, offset + tile.index * self.pixel_block + p]
 
         reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
         counts, codes = arguments
-        total = digit_sum(b, counts, codes, self.cut, self.tile, tile.group, reads=reads, value=value)
+        total = digit_sum(b, counts, codes, self.cut, self.tile, tile.part, reads=reads, value=value)
         return lambda m, p: total[m, p]
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""
         counts, codes = arguments
-        return integer_weights(unpack_digits(counts, codes, self.cut)).astype(np.int64) @ columns
+        weights = integer_weights(unpack_digits(counts, codes, self.cut)).astype(np.int64)
+        return weights.reshape(self.geometry.groups, self.outputs, -1) @ columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,16 +157,21 @@ def digits_layer(
     lanes: int,
     most: int,
     table_bytes: int,
+    threads: int,
     dense: bool = False,
 ) -> tuple[DigitsConv2d, tuple[np.ndarray, np.ndarray]]:
     """The layer and its two constant arguments for ``digits`` int8 (groups, planes, m, n), the largest power first, and
-    activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile, with ``table_bytes``
-    of their activations at a time. A ``dense`` layer has the
-    geometry of a 1x1 convolution over one row of pixels."""
+    activations up to ``limit``; at most ``most`` vectors of ``lanes`` int16 make a tile, with ``table_bytes`` of their
+    activations at a time. Its parts keep ``threads`` busy. A ``dense`` layer has the geometry of a 1x1 convolution over
+    one row of pixels."""
+    groups, planes, outputs, inputs = digits.shape
     tile = tile_for(geometry.pixels, lanes, most, table_bytes)
+    split = output_parts(geometry.batch * groups * geometry.blocks(tile.pixels), threads, outputs)
+    digits = digits.reshape(groups, planes, split, -1, inputs).transpose(0, 2, 1, 3, 4)
+    digits = digits.reshape(groups * split, planes, -1, inputs)
     digits = fold_rare_planes(digits, tile.longest_chunk)
     cut = cut_inputs(digits, limit, tile.longest_chunk)
     counts, codes = pack_digits(digits, cut)
     kind = DigitsDense if dense else DigitsConv2d
     entries = int(counts.sum(dtype=np.int64))
-    return kind(geometry, epilogue, tile, cut, digits.shape[2], entries, codes.shape[1]), (counts, codes)
+    return kind(geometry, epilogue, tile, cut, outputs, split, entries, codes.shape[1]), (counts, codes)

@@ -15,7 +15,7 @@ from tvm.tirx import Buffer
 
 from tvm_ffn.kernels import epilogue as ep
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.codes import Segments
+from tvm_ffn.kernels.codes import Segments, pack_groups
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.row_table import row_table_adds, row_table_sum, ternary_sum_numpy
@@ -24,26 +24,41 @@ from tvm_ffn.kernels.work import Cost
 
 @dataclass(frozen=True)
 class FactoredProduct:
-    """Static description; ``inputs`` n, ``terms`` k and ``outputs`` m count one of ``groups`` groups."""
+    """Static description; ``inputs`` n, ``terms`` k and ``outputs`` m count one of ``groups`` groups. ``split`` parts of
+    the terms and then of the outputs are computed apart, where blocks of pixels are few (`split.output_parts`)."""
 
     groups: int
     inputs: int
     terms: int
     outputs: int
+    split: int
     middle_limit: int
     cut_y: Segments
     cut_x: Segments
     epilogue: Epilogue
 
+    @property
+    def parts(self) -> int:
+        """Parts of all groups."""
+        return self.groups * self.split
+
+    def pack(self, ternary: np.ndarray, cut: Segments) -> np.ndarray:
+        """Codes (parts, segments, chunks, rows, words) of one stage's matrices int8 (groups, rows, columns)."""
+        return np.stack([pack_groups(part, cut) for part in ternary.reshape(self.parts, -1, ternary.shape[2])])
+
     def arguments(self, b: KernelBuilder, out_shape: tuple[int, ...]) -> FactoredArguments:
-        """Declare everything after the activation: codes of Y^T (groups, segments, chunks, k, words) uint32 or
+        """Declare everything after the activation: codes of Y^T (parts, segments, chunks, k / split, words) uint32 or
         uint64, middle scale (groups, k) float32, codes of X, bias (groups, m) int32, scale (groups, m) float32,
         with a residual its int8 tensor and float32 scale (1,), and the output."""
-        cy, cx = self.cut_y, self.cut_x
+
+        def codes(name: str, cut: Segments, rows: int) -> Buffer:
+            shape = (self.parts, cut.segments, cut.chunks, rows // self.split, cut.words)
+            return b.arg(name, shape, f"uint{8 * cut.word_bytes}")
+
         return FactoredArguments(
-            b.arg("codes_y", (self.groups, cy.segments, cy.chunks, self.terms, cy.words), f"uint{8 * cy.word_bytes}"),
+            codes("codes_y", self.cut_y, self.terms),
             b.arg("middle_scale", (self.groups, self.terms), "float32"),
-            b.arg("codes_x", (self.groups, cx.segments, cx.chunks, self.outputs, cx.words), f"uint{8 * cx.word_bytes}"),
+            codes("codes_x", self.cut_x, self.outputs),
             EpilogueArguments.declare(b, self.epilogue, (self.groups, self.outputs), out_shape),
         )
 
@@ -58,41 +73,52 @@ class FactoredProduct:
         copy: Callable[[Buffer], Buffer],
         place: Callable[..., tuple[Any, ...]],
     ) -> Buffer:
-        """Add the blocks; ``read(n, j, k, p)`` is the int16 input, ``copy(residual)`` adds the residual's copy, where
-        its item (n, j, m, p) lies at ``place(n, j, m, p)``. Returns the stored values (images, groups, m, pixels)."""
-        a, outer = arguments, (images, self.groups)
+        """Add the blocks; ``read(n, j, k, p)`` is the int16 input of group j, ``copy(residual)`` adds the residual's
+        copy, where its item of channel m lies at ``place(n, m, p)``. Returns the stored values (images, channels / rows,
+        rows, pixels), ``rows`` being the outputs of a part."""
+        a, outer, split = arguments, (images, self.parts), self.split
+        terms, outputs = self.terms // split, self.outputs // split
         ends = a.ends.with_copied_residual(copy)
         first = row_table_sum(
-            b, "y", a.codes_y, self.cut_y, inputs=self.inputs, rows=self.terms, outer=outer, pixels=pixels, value=read
+            b,
+            "y",
+            a.codes_y,
+            self.cut_y,
+            inputs=self.inputs,
+            rows=terms,
+            outer=outer,
+            pixels=pixels,
+            value=lambda n, j, k, p: read(n, j // split, k, p),
         )
-        middle = b.compute(
-            "middle",
-            (*outer, self.terms, pixels),
-            "int16",
-            lambda n, j, k, p: ep.requantize(first[n, j, k, p], a.middle_scale[j, k], self.middle_limit),
-        )
+
+        def requantized(n: Any, j: Any, k: Any, p: Any) -> Any:
+            scale = a.middle_scale[j // split, j % split * terms + k]
+            return ep.requantize(first[n, j, k, p], scale, self.middle_limit)
+
+        middle = b.compute("middle", (*outer, terms, pixels), "int16", requantized)
         second = row_table_sum(
             b,
             "x",
             a.codes_x,
             self.cut_x,
             inputs=self.terms,
-            rows=self.outputs,
+            rows=outputs,
             outer=outer,
             pixels=pixels,
-            value=lambda n, j, k, p: middle[n, j, k, p],
+            value=lambda n, j, k, p: middle[n, j // split * split + k // terms, k % terms, p],
         )
 
         def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
-            return ends.stored(second[n, j, m, p], (j, m), place(n, j, m, p))
+            channel = (j // split, j % split * outputs + m)
+            return ends.stored(second[n, j, m, p], channel, place(n, j * outputs + m, p))
 
-        return b.compute("epilogue", (*outer, self.outputs, pixels), self.epilogue.out_dtype, stored)
+        return b.compute("epilogue", (*outer, outputs, pixels), self.epilogue.out_dtype, stored)
 
     @property
     def adds(self) -> int:
         """Additions executed a pixel."""
-        each = row_table_adds(self.cut_y, self.terms) + row_table_adds(self.cut_x, self.outputs)
-        return self.groups * each
+        stages = ((self.cut_y, self.terms), (self.cut_x, self.outputs))
+        return self.parts * sum(row_table_adds(cut, rows // self.split) for cut, rows in stages)
 
     @property
     def multiplies(self) -> int:
@@ -121,12 +147,16 @@ class FactoredProduct:
         out = np.empty((*columns.shape[:2], self.outputs, columns.shape[3]), self.epilogue.out_dtype)
         for n in range(columns.shape[0]):
             for j in range(self.groups):
-                first = ternary_sum_numpy(codes_y[j], self.cut_y, columns[n, j])
+                first = ternary_sum_numpy(self._of_group(codes_y, j), self.cut_y, columns[n, j])
                 middle = ep.requantize_numpy(first, middle_scale[j][:, None], self.middle_limit)
-                second = ternary_sum_numpy(codes_x[j], self.cut_x, middle)
+                second = ternary_sum_numpy(self._of_group(codes_x, j), self.cut_x, middle)
                 extra = (residual[n, j], parameters[5]) if residual is not None else None
                 out[n, j] = ep.apply_numpy(self.epilogue, second, bias[j][:, None], scale[j][:, None], extra)
         return out
+
+    def _of_group(self, codes: np.ndarray, group: int) -> np.ndarray:
+        """Codes (segments, chunks, rows, words) of all parts of a group."""
+        return np.concatenate(codes[group * self.split : (group + 1) * self.split], axis=2)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from tvm_ffn.kernels.work import Cost, Executed
 
 @dataclass(frozen=True, eq=False)
 class Int8Conv2d(TiledConv2d):
-    """Static description; ``group_outputs`` counts one group's channels."""
+    """Static description; ``group_outputs`` counts one group's channels, which are ``split`` parts."""
 
     op: ClassVar[str] = "int8_conv2d"
     tile: DotTile
     group_outputs: int
+    split: int
 
     @property
     def pixel_block(self) -> int:
@@ -35,9 +36,13 @@ class Int8Conv2d(TiledConv2d):
         return self.group_outputs
 
     @property
+    def parts(self) -> int:
+        return self.geometry.groups * self.split
+
+    @property
     def cut(self) -> DotCut:
-        """Blocks of the weights."""
-        return DotCut(self.outputs, self.geometry.inputs, self.tile)
+        """Blocks of a part's weights."""
+        return DotCut(self.rows, self.geometry.inputs, self.tile)
 
     @property
     def argument_count(self) -> int:
@@ -45,26 +50,30 @@ class Int8Conv2d(TiledConv2d):
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels."""
-        return self._cost(pixels, self.outputs * self.geometry.inputs)
+        return self._cost(pixels, self.rows * self.geometry.inputs)
 
     @property
     def executed(self) -> Executed:
         """Counts on whole tiles and blocks; the columns are moved too."""
         g, pixels = self.geometry, self.geometry.batch * self.pixels
-        columns = pixels * g.groups * self.cut.padded_inputs
+        columns = pixels * self.parts * self.cut.padded_inputs
         moves = columns + g.moves(self.pixels, g.groups * self.outputs, self.epilogue.residual)
         return Executed.of(self._cost(pixels, self.cut.size), moves=moves)
 
     def _cost(self, pixels: int, products: int) -> Cost:
-        """Counts of ``pixels`` pixels with ``products`` a pixel and group."""
-        groups, outputs = self.geometry.groups, self.geometry.groups * self.outputs
-        constants = groups * self.cut.size + outputs * CONSTANT_BYTES
+        """Counts of ``pixels`` pixels with ``products`` a pixel and part."""
+        parts, outputs = self.parts, self.geometry.groups * self.outputs
+        constants = parts * self.cut.size + outputs * CONSTANT_BYTES
         scaled = outputs * self.epilogue.multiplies
-        return Cost(pixels * groups * products, pixels * (groups * products + scaled), 0, constants)
+        return Cost(pixels * parts * products, pixels * (parts * products + scaled), 0, constants)
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
-        """The weights, int8 (groups, ...) as `DotCut.pack` gives them."""
-        return [b.arg("weight", (self.geometry.groups, *self.cut.shape), "int8")]
+        """The weights, int8 (parts, ...) as `pack` gives them."""
+        return [b.arg("weight", (self.parts, *self.cut.shape), "int8")]
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Weights int8 (groups, m, n) as the kernel reads them."""
+        return self.cut.pack(weight.reshape(self.parts, self.rows, -1))
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
         """Block "planes": int8 (images, channels, span)."""
@@ -72,18 +81,20 @@ class Int8Conv2d(TiledConv2d):
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "dot"."""
-        g, planes, n = self.geometry, tile.planes, tile.image
-        channels, lanes = g.channels // g.groups, self.tile.dot.lanes
+        g, planes, n = self.geometry, tile.source, tile.image
+        first, lanes = tile.part // self.split * (g.channels // g.groups), self.tile.dot.lanes
 
         def value(k: Any, p: Any) -> Any:
             tap = k % g.taps
             offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
-            return planes[n, tile.group * channels + k // g.taps, sequence(offset + tile.start + p, lanes)]
+            at = offset + tile.index * self.pixel_block + p
+            return planes[n, first + k // g.taps, sequence(at, lanes)]
 
         reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
-        total = dot_sum(b, arguments[0], self.cut, tile.group, reads=reads, value=value)
+        total = dot_sum(b, arguments[0], self.cut, tile.part, reads=reads, value=value)
         return lambda m, p: total[m, p]
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
         """NumPy reference of `sums`."""
-        return self.cut.unpack(arguments[0]).astype(np.int64) @ (columns + self.tile.dot.raise_by)
+        weight = self.cut.unpack(arguments[0]).astype(np.int64).reshape(self.geometry.groups, self.outputs, -1)
+        return weight @ (columns + self.tile.dot.raise_by)

@@ -18,7 +18,7 @@ from tvm_ffn.kernel_plan import (
     KernelPlan,
 )
 from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.codes import INT16_MAX, pack_groups, pack_masks, segments
+from tvm_ffn.kernels.codes import INT16_MAX, pack_masks, segments
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.dot_sum import dot_tile
@@ -29,6 +29,7 @@ from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense, dense_tile
 from tvm_ffn.kernels.lut import LUTS
 from tvm_ffn.kernels.planes_conv2d import planes_conv2d
+from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import ISAS
 from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
@@ -71,7 +72,7 @@ def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, pla
     """Digits int8 (groups, planes, m, n) as code or as lists; a dense layer on few rows has the same numbers from the
     int8 kernel."""
     if shape.geometry is not None and plan.code:
-        code = planes_conv2d(shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan))
+        code = planes_conv2d(shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan), plan.threads)
         return LayerKernel(code, (), f"{PLANES_KERNEL}-{plan.isa}")
     if shape.few_rows:
         return int8_kernel(shape, integer_weights(digits), epilogue, plan)
@@ -83,6 +84,7 @@ def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, pla
         lanes=plan.lanes,
         most=plan.digit_vectors,
         table_bytes=plan.table_kb << 10,
+        threads=plan.threads,
         dense=shape.geometry is None,
     )
     return LayerKernel(operator, lists, DIGITS_KERNEL)
@@ -117,13 +119,18 @@ def factored_kernel(
         return LayerKernel(gemv, (pack_masks(y[0], LANES), middle_scale, pack_masks(x[0], LANES)), GEMV_KERNEL)
     if shape.geometry is not None and plan.code:
         limits = INT8_LIMIT, limit
-        code = code_conv2d(shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan))
+        code = code_conv2d(shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan), plan.threads)
         return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
     cut_y = segments(flat_y, INT8_LIMIT, step=_table_group(plan, terms, INT8_LIMIT), chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=_table_group(plan, outputs, limit), chunk=plan.chunk)
-    product = FactoredProduct(groups, inputs, terms, outputs, limit, cut_y, cut_x, epilogue)
-    packed = [np.stack([pack_groups(part, cut) for part in parts]) for parts, cut in ((y, cut_y), (x, cut_x))]
-    weights = (packed[0], middle_scale, packed[1])
+    blocks = (
+        shape.geometry.batch * shape.geometry.blocks(plan.pixel_block)
+        if shape.geometry is not None
+        else -(-shape.rows // plan.pixel_block)
+    )
+    split = output_parts(blocks, plan.threads, terms, outputs)
+    product = FactoredProduct(groups, inputs, terms, outputs, split, limit, cut_y, cut_x, epilogue)
+    weights = (product.pack(y, cut_y), middle_scale, product.pack(x, cut_x))
     if shape.geometry is None:
         return LayerKernel(TernaryDense(shape.rows, product, plan.pixel_block), weights, ROWS_KERNEL)
     return LayerKernel(TernaryConv2d(shape.geometry, product, plan.pixel_block), weights, ROWS_KERNEL)
@@ -133,16 +140,13 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
     """Weights int8 (groups, m, n)."""
     outputs, inputs = weight.shape[1:]
     if shape.geometry is not None:
-        tile = dot_tile(
-            plan.dot,
-            outputs,
-            shape.geometry.pixels,
-            rows=plan.dot_rows,
-            groups=plan.dot_groups,
-            chunk=plan.dot_chunk,
-        )
-        conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs)
-        return LayerKernel(conv, (conv.cut.pack(weight),), INT8_KERNEL, tile.dot.raise_by)
+        rows, groups, chunk = plan.dot_rows, plan.dot_groups, plan.dot_chunk
+        whole = dot_tile(plan.dot, outputs, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)
+        tiles = shape.geometry.batch * len(weight) * shape.geometry.blocks(whole.pixels)
+        split = output_parts(tiles, plan.threads, outputs)
+        tile = dot_tile(plan.dot, outputs // split, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)
+        conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs, split)
+        return LayerKernel(conv, (conv.pack(weight),), INT8_KERNEL, tile.dot.raise_by)
     wide = dense_tile(plan.dot, shape.rows, outputs, plan.dense_vectors)
     dense = Int8Dense(shape.rows, inputs, outputs, epilogue, wide)
     return LayerKernel(dense, (dense.pack(weight[0]),), INT8_KERNEL, wide.dot.raise_by)

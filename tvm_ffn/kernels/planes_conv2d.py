@@ -25,6 +25,7 @@ from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.digit_lists import PLANES_A_RUN, integer_weights, plane_runs
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
@@ -48,12 +49,13 @@ class PlanesConv2d(CodeTiledConv2d):
 
     @cached_property
     def code(self) -> TernaryCode:
-        """All planes below each other."""
+        """All planes of a part below each other, then the next part's."""
         whole = block_diagonal(self.digits)
-        flat = whole.reshape(-1, whole.shape[2])
+        inputs = whole.shape[2]
+        flat = whole.reshape(self.planes, self.split, -1, inputs).transpose(1, 0, 2, 3).reshape(-1, inputs)
         offsets = plane_offsets(self.geometry, self.pixels)
         return TernaryCode(
-            flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style
+            flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split
         )
 
     @cached_property
@@ -90,13 +92,12 @@ class PlanesConv2d(CodeTiledConv2d):
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "y_code"; the planes are joined where the sum is read."""
-        parts = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile)
-        outputs = self.geometry.groups * self.outputs
+        planes = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile, tile.part)
 
         def joined(run: range, segment: int, m: Any, p: Any) -> Any:
-            result = parts[segment, run.start * outputs + m, p]
+            result = planes[segment, run.start * self.rows + m, p]
             for plane in run[1:]:
-                result = T.shift_left(result, T.int16(1)) + parts[segment, plane * outputs + m, p]
+                result = T.shift_left(result, T.int16(1)) + planes[segment, plane * self.rows + m, p]
             return result
 
         def total(m: Any, p: Any) -> Any:
@@ -114,8 +115,16 @@ class PlanesConv2d(CodeTiledConv2d):
 
 
 def planes_conv2d(
-    geometry: ConvGeometry, digits: np.ndarray, limit: int, epilogue: Epilogue, isa: VectorISA, style: CodeStyle
+    geometry: ConvGeometry,
+    digits: np.ndarray,
+    limit: int,
+    epilogue: Epilogue,
+    isa: VectorISA,
+    style: CodeStyle,
+    threads: int,
 ) -> PlanesConv2d:
-    """The convolution with its tile; a sparse digit's code is twice that of an entry of a dense factor."""
+    """The convolution with its tile, and parts that keep ``threads`` busy; a sparse digit's code is twice that of an
+    entry of a dense factor."""
     tile = tile_for(geometry, isa, style)
-    return PlanesConv2d(geometry, epilogue, isa, style, tile, digits, limit)
+    split = output_parts(geometry.batch * geometry.blocks(tile), threads, len(digits) * digits.shape[2])
+    return PlanesConv2d(geometry, epilogue, isa, style, tile, split, digits, limit)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ class CodeStyle:
 @dataclass(frozen=True, eq=False)
 class TernaryCode:
     """One ternary product (R, K) as blocks of code; ``bounds`` cuts the inputs into segments whose int16 sums cannot
-    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long."""
+    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long. Each of the ``parts`` has as many
+    rows and is a program of its own."""
 
     ternary: np.ndarray
     bounds: tuple[int, ...]
@@ -45,28 +46,41 @@ class TernaryCode:
     row_bytes: int
     isa: VectorISA
     style: CodeStyle
+    parts: int = 1
 
     @property
     def segments(self) -> int:
         return len(self.bounds) - 1
 
+    @property
+    def rows(self) -> int:
+        """Rows of a part."""
+        return len(self.ternary) // self.parts
+
     @cached_property
-    def pieces(self) -> list[Piece]:
-        """All code in order: blocks of rows outermost, then segments."""
+    def programs(self) -> list[list[Piece]]:
+        """The code of each part in order: blocks of rows outermost, then segments."""
+        return [self._pieces(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]
+
+    def _pieces(self, ternary: np.ndarray) -> list[Piece]:
         found = []
-        for row in range(0, len(self.ternary), self.rows_a_block):
+        for row in range(0, self.rows, self.rows_a_block):
             for segment, (start, end) in enumerate(pairwise(self.bounds)):
-                part = self.ternary[row : row + self.rows_a_block, start:end]
-                target = (segment * len(self.ternary) + row) * self.row_bytes
-                found += emit_block(part, self.offsets[start:end], target, self.isa, self.style.window)
+                block = ternary[row : row + self.rows_a_block, start:end]
+                target = (segment * self.rows + row) * self.row_bytes
+                found += emit_block(block, self.offsets[start:end], target, self.isa, self.style.window)
         return found
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All code."""
+        return list(chain.from_iterable(self.programs))
 
     @property
     def rows_a_block(self) -> int:
         """Rows of a block: as even as the registers allow."""
-        rows = len(self.ternary)
         most = min(self.style.rows, self.isa.rows) or self.isa.rows
-        return -(-rows // -(-rows // most))
+        return -(-self.rows // -(-self.rows // most))
 
     @property
     def adds(self) -> int:
@@ -94,23 +108,24 @@ class TernaryCode:
     def name(self) -> str:
         """Function name; the digest of what it computes keeps the kernels of a module apart."""
         digest = hashlib.sha256(
-            repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name, self.style)).encode()
+            repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name, self.style, self.parts)).encode()
         )
         digest.update(self.ternary.tobytes())
         return f"ffn_code_{digest.hexdigest()[:16]}"
 
     def llvm(self) -> str:
         """The code as an LLVM module."""
-        return llvm_function(self.name, program(self.pieces, self.row_bytes, self.isa), self.isa)
+        return llvm_function(self.name, [program(part, self.row_bytes, self.isa) for part in self.programs], self.isa)
 
-    def product(self, b: KernelBuilder, name: str, reads: Any, source: Any, tile: int) -> Buffer:
-        """Add a block: int16 sums (segments, rows, ``tile``) of the pixels whose first input is ``source``; ``reads``
-        is the region of all inputs."""
+    def product(self, b: KernelBuilder, name: str, reads: Any, source: Any, tile: int, part: Any) -> Buffer:
+        """Add a block: int16 sums (segments, rows, ``tile``) of one ``part``, of the pixels whose first input is
+        ``source``; ``reads`` is the region of all inputs."""
 
         def calls(total: Buffer) -> None:
-            T.evaluate(T.call_extern("int32", self.name, T.address_of(source), T.address_of(total[0, 0, 0])))
+            places = T.address_of(source), T.address_of(total[0, 0, 0])
+            T.evaluate(T.call_extern("int32", self.name, *places, T.Cast("int32", part)))
 
-        shape = (self.segments, len(self.ternary), tile)
+        shape = (self.segments, self.rows, tile)
         return b.call_assembly(name, shape, "int16", self.llvm(), reads=reads, calls=calls)
 
 

@@ -45,7 +45,9 @@ class TernaryConv2d:
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), then those of `FactoredProduct.arguments` with NCHW residual and output."""
         g, product = self.geometry, self.product
-        b = KernelBuilder(name, {"ffn.op": "ternary_conv2d", "ffn.pixel_block": self.pixel_block})
+        b = KernelBuilder(
+            name, {"ffn.op": "ternary_conv2d", "ffn.pixel_block": self.pixel_block, "ffn.split": product.split}
+        )
         x = b.arg("x", (g.batch, g.channels, g.height, g.width), "int8")
         arguments = product.arguments(b, self.out_shape)
         pixels = g.blocks(self.pixel_block) * self.pixel_block
@@ -64,11 +66,12 @@ class TernaryConv2d:
             pixels=pixels,
             read=read,
             copy=lambda residual: flat_copy(b, residual, g, pixels),
-            place=lambda n, j, m, p: (n, j * product.outputs + m, p),
+            place=lambda n, m, p: (n, m, p),
         )
+        rows = product.outputs // product.split
 
         def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
-            return flat[n, m // product.outputs, m % product.outputs, h * g.pitch + w]
+            return flat[n, m // rows, m % rows, h * g.pitch + w]
 
         b.compute("store", self.out_shape, product.epilogue.out_dtype, cropped, out=arguments.ends.out)
         return b.finish()

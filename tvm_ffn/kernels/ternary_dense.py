@@ -41,7 +41,9 @@ class TernaryDense:
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (rows, n), then those of `FactoredProduct.arguments` with (rows, m) residual and output."""
         product = self.product
-        b = KernelBuilder(name, {"ffn.op": "ternary_dense", "ffn.pixel_block": self.pixel_block})
+        b = KernelBuilder(
+            name, {"ffn.op": "ternary_dense", "ffn.pixel_block": self.pixel_block, "ffn.split": product.split}
+        )
         x = b.arg("x", (self.rows, product.inputs), "int8")
         arguments = product.arguments(b, self.out_shape)
         pixels = -(-self.rows // self.pixel_block) * self.pixel_block
@@ -57,10 +59,10 @@ class TernaryDense:
             pixels=pixels,
             read=read,
             copy=lambda residual: _transpose(b, "residual_flat", residual, pixels),
-            place=lambda n, j, m, p: (m, p),
+            place=lambda n, m, p: (m, p),
         )
-        stored = product.epilogue.out_dtype
-        b.compute("store", self.out_shape, stored, lambda p, m: flat[0, 0, m, p], out=arguments.ends.out)
+        rows, dtype = product.outputs // product.split, product.epilogue.out_dtype
+        b.compute("store", self.out_shape, dtype, lambda p, m: flat[0, m // rows, m % rows, p], out=arguments.ends.out)
         return b.finish()
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:

@@ -24,17 +24,19 @@ Sums = Callable[[Any, Any], Any]  # int32 sum of output m at pixel p of the tile
 
 @dataclass(frozen=True)
 class Tile:
-    """Where one instance of a tile finds its inputs: int16 ``planes``, image, group, and its first pixel."""
+    """Where one instance of a tile finds its inputs: int16 planes or what `TiledConv2d.source` made of them, image,
+    part of the outputs, and the tile's number within the image."""
 
-    planes: Buffer
+    source: Buffer
     image: Any
-    group: Any
-    start: Any
+    part: Any
+    index: Any
 
 
 @dataclass(frozen=True, eq=False)
 class TiledConv2d(ABC):
-    """A convolution over tiles of `pixel_block` pixels, a multiple of the vectors' lanes."""
+    """A convolution over tiles of `pixel_block` pixels, a multiple of the vectors' lanes, and ``parts`` of its output
+    channels: groups, or finer (`split.output_parts`)."""
 
     op: ClassVar[str]
     geometry: ConvGeometry
@@ -51,9 +53,19 @@ class TiledConv2d(ABC):
         """Output channels of one group."""
 
     @property
-    def tile_groups(self) -> int:
-        """Groups that are tiles of their own: all of them, or one that holds all outputs."""
-        return self.geometry.groups
+    @abstractmethod
+    def parts(self) -> int:
+        """Equal runs of output channels that are tiles of their own."""
+
+    @property
+    def rows(self) -> int:
+        """Output channels of a part."""
+        return self.geometry.groups * self.outputs // self.parts
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one image and part."""
+        return self.geometry.blocks(self.pixel_block)
 
     @abstractmethod
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
@@ -61,7 +73,7 @@ class TiledConv2d(ABC):
 
     @abstractmethod
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
-        """Add the blocks of one tile; the sums are those of all its groups."""
+        """Add the blocks of one tile; the sums are those of its part's outputs."""
 
     @abstractmethod
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -106,7 +118,7 @@ class TiledConv2d(ABC):
     @property
     def pixels(self) -> int:
         """Length of the flat pixel space, a multiple of the tile."""
-        return self.geometry.blocks(self.pixel_block) * self.pixel_block
+        return self.tiles * self.pixel_block
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (groups, m),
@@ -116,33 +128,30 @@ class TiledConv2d(ABC):
         x = b.arg("x", self.in_shape, "int8")
         arguments = self.arguments(b)
         ends = EpilogueArguments.declare(b, self.epilogue, (g.groups, self.outputs), self.out_shape)
-        planes = self.planes_in(b, x)
+        source = self.source(b, arguments, self.planes_in(b, x))
         ends = ends.with_copied_residual(lambda residual: self.residual_in(b, residual))
         flat = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), dtype)
-        together = g.groups // self.tile_groups  # groups of a tile
-        with b.tile("tile", (g.batch, self.tile_groups, self.pixels // self.pixel_block)) as (n, j, t):
-            start = t * self.pixel_block
-            total = self.sums(b, arguments, Tile(planes, n, j, start))
+        with b.tile("tile", (g.batch, self.parts, self.tiles)) as (n, part, t):
+            total = self.sums(b, arguments, Tile(source, n, part, t))
+
+            def place(m: Any, p: Any) -> tuple[Any, Any, Any]:
+                return n, part * self.rows + m, t * self.pixel_block + p
 
             def stored(m: Any, p: Any) -> Any:
-                channel = (j, m) if together == 1 else (m // self.outputs, m % self.outputs)
-                return ends.stored(total(m, p), channel, (n, j * self.outputs + m, start + p))
+                channel = part * self.rows + m
+                return ends.stored(total(m, p), (channel // self.outputs, channel % self.outputs), place(m, p))
 
-            shape = (together * self.outputs, self.pixel_block)
-            b.compute(
-                "epilogue",
-                shape,
-                dtype,
-                stored,
-                out=flat,
-                at=lambda m, p: (n, j * self.outputs + m, start + p),
-            )
+            b.compute("epilogue", (self.rows, self.pixel_block), dtype, stored, out=flat, at=place)
         self.rows_out(b, flat, ends.out)
         return b.finish()
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
         """Block "planes": int16 (images, channels, span)."""
         return image_planes(b, x, self.geometry, self.pixels, "int16")
+
+    def source(self, b: KernelBuilder, arguments: list[Buffer], planes: Buffer) -> Buffer:
+        """What `sums` reads: the planes, or what blocks before the tiles make of them."""
+        return planes
 
     def residual_in(self, b: KernelBuilder, residual: Buffer) -> Buffer:
         """Block "residual_flat": int8 (images, groups * m, pixels)."""
