@@ -37,6 +37,7 @@ def main() -> None:
         "--rank-ratio", type=float, nargs="+", default=[0.0, 1.0], help="0: digit planes, the default method"
     )
     parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
+    parser.add_argument("--code-bytes", type=float, default=1.0, help="of all weights with speed, over int8's")
     parser.add_argument("--isa", default="native", choices=TARGETS)
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
     parser.add_argument("--peers", nargs="*", help="names of the peers to run (default: all of the ISA)")
@@ -119,7 +120,7 @@ def module(model: Any, ratio: float, mode: str, options: argparse.Namespace) -> 
     from tvm_ffn.synthetic import random_compilation
 
     target = targets.parse_target(TARGETS[options.isa])
-    config = FFNConfig(rank_ratio=ratio or None, optimize=mode)
+    config = FFNConfig(rank_ratio=ratio or None, optimize=mode, code_bytes=options.code_bytes)
     return finish(run(random_compilation(model, target, config, zeros=options.zeros), start_at="choose"))
 
 

@@ -1,7 +1,7 @@
 """Which convolutions get their weights as code: the fastest kernel, at four to eight times the bytes of packed weights.
 
 Both kernels of a layer are made up, and `tvm_ffn.cost` tells their cycles and bytes. Layers are taken by the cycles
-that code saves a byte more, the most first, while all weights stay within int8's bytes.
+that code saves a byte more, the most first, while all weights stay within a multiple of int8's bytes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ class _Candidate:
     bytes: int  # more as code
 
 
-def choose_code(quantized: QuantizedNetwork, plans: KernelPlans) -> tuple[KernelPlans, dict[str, int]]:
+def choose_code(
+    quantized: QuantizedNetwork, plans: KernelPlans, int8_bytes: float
+) -> tuple[KernelPlans, dict[str, int]]:
     """The plans with ``code`` set for the chosen layers, unchanged where the target has no instructions for it, and the
-    bytes of those layers if they were packed."""
+    bytes of those layers if they were packed. All weights take up to ``int8_bytes`` times int8's."""
     instead: dict[str, int] = {}
     if not plans.default.isa:
         return plans, instead
-    left, candidates = 0, []
+    left, candidates = 0.0, []
     for unit in progress(quantized.network.linear, "choosing kernels"):
         packed, packed_cycles = _kernel(unit, quantized, plans, code=False)
-        left += unit.weight.size - packed
+        left += int8_bytes * unit.weight.size - packed
         if _can_be_code(unit, quantized):
             code, cycles = _kernel(unit, quantized, plans, code=True)
             if packed_cycles - cycles > LEAST_GAIN * packed_cycles:

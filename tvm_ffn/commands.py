@@ -36,7 +36,7 @@ def command_compile(options: Namespace) -> None:
 
     destination = Path(options.output).absolute()
     check_destination(destination)
-    config = _config(options).replace(**({} if options.optimize is None else {"optimize": options.optimize}))
+    config = _config(options).replace(**_kernel_settings(options))
     plan = None if options.plan is None else Plan.from_file(options.plan)
     for key in ("adds", "bytes", "penalty", "method", "rank_ratio"):
         if plan is not None and getattr(options, key) is not None:
@@ -55,6 +55,12 @@ def command_compile(options: Namespace) -> None:
     _check_drop(module.report, options.max_drop)
 
 
+def _kernel_settings(options: Namespace) -> dict[str, Any]:
+    """Those that were given."""
+    given = {"optimize": options.optimize, "code_bytes": options.code_bytes}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def command_tune(options: Namespace) -> None:
     """Tune and print a row for each task; the records stay whatever happens."""
     from tvm_ffn.atomic import check_writable
@@ -63,8 +69,7 @@ def command_tune(options: Namespace) -> None:
     folder = Path(options.work_dir).absolute()
     check_writable(folder / "tuned.json")
     config = FFNConfig() if options.config is None else FFNConfig.from_file(options.config)
-    if options.optimize is not None:
-        config = config.replace(optimize=options.optimize)
+    config = config.replace(**_kernel_settings(options))
 
     from tvm_ffn.tuner import tune
 

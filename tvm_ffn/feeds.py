@@ -12,7 +12,7 @@ from tvm_ffn.suggest import did_you_mean
 
 
 def checked(inputs: Mapping[str, np.ndarray], infos: Sequence[TensorInfo]) -> list[np.ndarray]:
-    """Return the arrays in the order of ``infos``, contiguous; a difference in name, shape or dtype is a DataError."""
+    """Return the arrays in the order of ``infos``; a difference in name, shape or dtype is a DataError."""
     if not isinstance(inputs, Mapping):
         raise DataError(f"run takes a mapping of input names to arrays, not {type(inputs).__name__}")
     names = [info.name for info in infos]
@@ -45,6 +45,13 @@ def sample(arrays: Sequence[np.ndarray], inputs: Sequence[TensorInfo], index: in
     return [array[index : index + 1] if _batched(info) else array for info, array in pairs]
 
 
+def check_finite(arrays: Sequence[np.ndarray], infos: Sequence[TensorInfo]) -> None:
+    """Raise DataError for NaN and infinite values."""
+    for info, array in zip(infos, arrays, strict=True):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise DataError(f"the input {info.name!r} holds NaN or infinite values")
+
+
 def random_inputs(infos: Sequence[TensorInfo], seed: int = 0) -> dict[str, np.ndarray]:
     """Return one random sample for every input: standard normal floats, zeros of other types."""
     rng = np.random.default_rng(seed)
@@ -66,9 +73,7 @@ def _checked_array(info: TensorInfo, array: np.ndarray) -> np.ndarray:
         raise DataError(
             f"the input {info.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, info.shape))})"
         )
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise DataError(f"the input {info.name!r} holds NaN or infinite values")
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _batched(info: TensorInfo) -> bool:

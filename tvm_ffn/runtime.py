@@ -171,12 +171,14 @@ class Module:
         return f"<tvm_ffn.Module {self._manifest.model}: ({inputs}) -> ({outputs})>"
 
     def _run_once(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        for buffer, array in zip(self._buffers, arrays, strict=True):
-            buffer.copyfrom(array)
+        views = [np.from_dlpack(buffer) for buffer in self._buffers]
+        for view, array in zip(views, arrays, strict=True):
+            np.copyto(view, array)
+        feeds.check_finite(views, self.inputs)  # while they are in the caches
         results = self._machine["main"](*self._buffers)
         # One output is a tensor, several are an array of tensors.
         tensors = [results] if hasattr(results, "numpy") else list(results)
-        return [tensor.numpy() for tensor in tensors]
+        return [np.from_dlpack(tensor).copy() for tensor in tensors]
 
     def _started(self) -> Any:
         if self._machine is None:

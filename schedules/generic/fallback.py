@@ -1,16 +1,22 @@
 """The last rule: whatever the graph still holds runs in parallel over its outer spatial loops.
 
 Takes every function, those of TVM's own legalisation included; the innermost spatial loop is left to LLVM's vectoriser.
-An elementwise block that one elementwise block reads is computed there.
+It is the last two axes together where those before them are enough for all threads: rows of images are short. An
+elementwise block that one elementwise block reads is computed there.
 """
 
 from __future__ import annotations
+
+from math import prod
 
 from tvm import s_tir
 from tvm.s_tir.schedule import SBlockRV
 from tvm.tirx import PrimFunc
 
 from tvm_ffn.schedules.rule import Machine
+
+
+ENOUGH = 16  # iterations of parallel loops
 
 
 class Fallback:
@@ -41,5 +47,8 @@ def _parallel_outer(sch: s_tir.Schedule, block: SBlockRV) -> None:
         spatial.append(loop)
     everything_is_spatial = len(spatial) == len(sch.get_loops(block))
     outer = spatial[:-1] if everything_is_spatial and len(spatial) > 1 else spatial
+    if everything_is_spatial and prod(int(sch.get(loop).extent) for loop in spatial[:-2]) >= ENOUGH:
+        sch.fuse(*spatial[-2:])
+        outer = spatial[:-2]
     if outer:
         sch.parallel(sch.fuse(*outer))

@@ -1,4 +1,4 @@
-"""Schedule of separable pooling: one image plane at a time, vectors along all of its rows."""
+"""Schedule of pooling: one image plane at a time, vectors along all of its rows, or along the whole plane for its sum."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ class Pool2d:
         image, channel, *_ = sch.get_loops(sch.get_sblock("store"))
         plane = sch.fuse(image, channel)
         sch.parallel(plane)
-        for name in ("pool", "columns"):
-            block = sch.get_sblock(name)
+        names = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
+        if "plane" in names:
+            block = sch.get_sblock("plane")
             sch.compute_at(block, plane, preserve_unit_loops=True)
-            place, window = sch.get_loops(block)[-2:]
-            sch.reorder(window, place)
-            sch.decompose_reduction(block, window)
-        if "padded" in {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}:
+            sch.fuse(*sch.get_loops(block)[-2:])
+            return sch.mod["main"]
+        for name in ("pool", "columns"):
+            sch.compute_at(sch.get_sblock(name), plane, preserve_unit_loops=True)
+        if "padded" in names:
             sch.compute_at(sch.get_sblock("padded"), plane, preserve_unit_loops=True)
         return sch.mod["main"]

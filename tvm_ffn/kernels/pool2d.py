@@ -1,4 +1,4 @@
-"""Pooling of int8 tensors, separable: first down the columns, then along the rows.
+"""Pooling of int8 tensors, separable: first down the columns, then along the rows. The sum of a whole plane is one run.
 
 max:      y = max over the window (the scale does not change)
 average:  y = epilogue(sum + bias[h, w]), scale[h, w] holds 1 / count and the ratio of the two scales, bias[h, w] what
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class Window:
     @property
     def out_shape(self) -> tuple[int, int, int, int]:
         return self.shape[0], self.shape[1], *self.out_size
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether the only window is the image, no more and no less."""
+        return self.out_size == (1, 1) and self.kernel == self.shape[2:] and self.padding == (0, 0)
 
     def counts(self) -> np.ndarray:
         """Elements inside the image under each window, (out_height, out_width)."""
@@ -79,19 +85,16 @@ class Window:
         source = x if plain else b.compute("padded", (n, c, rows, pitch), dtype, inside)
         length = ((self.out_size[0] - 1) * self.strides[0] + 1) * pitch
 
-        def down(i: Any, j: Any, p: Any, d: Any) -> Any:
-            at = p + d * self.dilation[0] * pitch
-            return source[i, j, at // pitch, at % pitch]
+        def down(i: Any, j: Any, p: Any) -> Any:
+            places = [p + d * self.dilation[0] * pitch for d in range(self.kernel[0])]
+            return reduce(combine, (source[i, j, at // pitch, at % pitch] for at in places))
 
-        columns = b.reduce(
-            "columns", (n, c, length), (self.kernel[0],), dtype, down, combine=combine, identity=identity
-        )
+        columns = b.compute("columns", (n, c, length), dtype, down)
 
-        def along(i: Any, j: Any, p: Any, d: Any) -> Any:
-            return columns[i, j, p + d * self.dilation[1]]
+        def along(i: Any, j: Any, p: Any) -> Any:
+            return reduce(combine, (columns[i, j, p + d * self.dilation[1]] for d in range(self.kernel[1])))
 
-        shape = (n, c, length - self._reach(1))
-        pool = b.reduce("pool", shape, (self.kernel[1],), dtype, along, combine=combine, identity=identity)
+        pool = b.compute("pool", (n, c, length - self._reach(1)), dtype, along)
         return lambda i, j, h, w: pool[i, j, h * self.strides[0] * pitch + w * self.strides[1]]
 
     def fold_numpy(self, x: np.ndarray, combine: Any, identity: int) -> np.ndarray:
@@ -152,13 +155,21 @@ class AvgPool2d:
         bias = b.arg("bias", self.window.out_size, "int32")
         scale = b.arg("scale", self.window.out_size, "float32")
         out = b.arg("out", self.out_shape, self.epilogue.out_dtype)
-        total = self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
+        total = self._plane_sum(b, x) if self.window.is_plane else self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
 
         def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
             return ep.apply(self.epilogue, total(n, c, h, w), bias[h, w], scale[h, w])
 
         b.compute("store", self.out_shape, self.epilogue.out_dtype, stored, out=out)
         return b.finish()
+
+    def _plane_sum(self, b: KernelBuilder, x: Any) -> Callable[..., Any]:
+        """Block "plane": a channel's sum, by output."""
+        n, c, height, width = self.window.shape
+        total = b.reduce(
+            "plane", (n, c), (height, width), "int32", lambda i, j, h, w: T.Cast("int32", x[i, j, h, w])
+        )
+        return lambda i, j, h, w: total[i, j]
 
     def reference(self, x: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
