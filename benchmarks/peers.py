@@ -37,7 +37,7 @@ def main() -> None:
         "--rank-ratio", type=float, nargs="+", default=[0.0, 1.0], help="0: digit planes, the default method"
     )
     parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
-    parser.add_argument("--code-bytes", type=float, default=1.0, help="of all weights with speed, over int8's")
+    parser.add_argument("--code-bytes", type=float, help="with speed: all weights, at most, over int8's")
     parser.add_argument("--isa", default="native", choices=TARGETS)
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
     parser.add_argument("--peers", nargs="*", help="names of the peers to run (default: all of the ISA)")

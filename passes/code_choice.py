@@ -1,12 +1,14 @@
 """Which convolutions get their weights as code: the fastest kernel, at four to eight times the bytes of packed weights.
 
-Both kernels of a layer are made up, and `tvm_ffn.cost` tells their cycles and bytes. Layers are taken by the cycles
-that code saves a byte more, the most first, while all weights stay within a multiple of int8's bytes.
+Both kernels of a layer are made up, and `tvm_ffn.cost` tells their cycles and bytes. What code takes more is counted as
+if it came from memory: together it is larger than most caches. Layers are taken by the cycles that code saves a byte
+more, the most first, while all weights stay within a multiple of int8's bytes, if one is given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from tvm_ffn.cost import predicted_cycles
 from tvm_ffn.graph import Unit
@@ -15,7 +17,7 @@ from tvm_ffn.passes.linear_operator import layer_shape, unit_kernel
 from tvm_ffn.progress import progress
 from tvm_ffn.solution import QuantizedNetwork
 
-FEWEST_PIXELS = 64  # of a layer as code: with fewer its bytes come from memory for too little work
+MEMORY_CYCLES = 0.125  # of a byte of code from memory: what the prefetches of `code_program` reach
 LEAST_GAIN = 0.1  # of a layer's cycles: predictions of two families differ by more than that from what is measured
 
 
@@ -28,21 +30,23 @@ class _Candidate:
 
 
 def choose_code(
-    quantized: QuantizedNetwork, plans: KernelPlans, int8_bytes: float
+    quantized: QuantizedNetwork, plans: KernelPlans, int8_bytes: float | None
 ) -> tuple[KernelPlans, dict[str, int]]:
     """The plans with ``code`` set for the chosen layers, unchanged where the target has no instructions for it, and the
-    bytes of those layers if they were packed. All weights take up to ``int8_bytes`` times int8's."""
+    bytes of those layers if they were packed. All weights take up to ``int8_bytes`` times int8's (None: any size)."""
     instead: dict[str, int] = {}
     if not plans.default.isa:
         return plans, instead
     left, candidates = 0.0, []
+    most = inf if int8_bytes is None else int8_bytes
     for unit in progress(quantized.network.linear, "choosing kernels"):
         packed, packed_cycles = _kernel(unit, quantized, plans, code=False)
-        left += int8_bytes * unit.weight.size - packed
+        left += most * unit.weight.size - packed
         if _can_be_code(unit, quantized):
             code, cycles = _kernel(unit, quantized, plans, code=True)
-            if packed_cycles - cycles > LEAST_GAIN * packed_cycles:
-                candidates.append(_Candidate(unit.name, packed_cycles - cycles, packed, code - packed))
+            gain = packed_cycles - cycles - MEMORY_CYCLES * (code - packed)
+            if gain > LEAST_GAIN * packed_cycles:
+                candidates.append(_Candidate(unit.name, gain, packed, code - packed))
     for candidate in sorted(candidates, key=lambda c: c.gain / max(c.bytes, 1), reverse=True):
         if candidate.bytes <= left:
             left -= candidate.bytes
@@ -52,9 +56,8 @@ def choose_code(
 
 
 def _can_be_code(unit: Unit, quantized: QuantizedNetwork) -> bool:
-    geometry = layer_shape(unit).geometry
-    fits = geometry is not None and geometry.out_height * geometry.out_width >= FEWEST_PIXELS
-    return fits and not unit.is_depthwise and quantized.layers[unit].is_ternary
+    is_conv = layer_shape(unit).geometry is not None
+    return is_conv and not unit.is_depthwise and quantized.layers[unit].is_ternary
 
 
 def _kernel(unit: Unit, quantized: QuantizedNetwork, plans: KernelPlans, *, code: bool) -> tuple[int, float]:

@@ -109,9 +109,10 @@ class FFNConfig:
     first_layer: str | None = None
     last_layer: str = "int8"
     # "size": packed weights (2.7 bits an entry, 4 where outputs are few); "speed": weights as machine code where it is
-    # fastest and all weights together stay within ``code_bytes`` times int8's bytes (x86-64 with AVX2 or AVX-512).
+    # fastest (x86-64 with AVX2 or AVX-512; 2.5 bytes an entry, 4 a digit).
     optimize: str = "size"
-    code_bytes: float = 1.0
+    # "speed" only: what all weights together may take, as a multiple of int8's bytes; None: any size.
+    code_bytes: float | None = None
     # Settings of single layers by exact name or "re:pattern"; None keeps the layer in fp32.
     layers: Mapping[str, LayerConfig | None] = field(default_factory=dict)
     # Ridge of the input statistics, relative to their mean diagonal.
@@ -142,7 +143,8 @@ class FFNConfig:
             _choice("first_layer", self.first_layer, PRECISIONS)
         _choice("last_layer", self.last_layer, PRECISIONS)
         _choice("optimize", self.optimize, OPTIMIZE)
-        _number("code_bytes", self.code_bytes, above=0.0)
+        if self.code_bytes is not None:
+            _number("code_bytes", self.code_bytes, above=0.0)
         _number("ridge", self.ridge, least=0.0)
         if self.target_ridge is not None:
             _number("target_ridge", self.target_ridge, above=0.0)

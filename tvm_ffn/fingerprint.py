@@ -15,7 +15,12 @@ from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network
 
 SOLVER_VERSION = 12  # raise it with every change that gives other factors or scales
-_WITHOUT_EFFECT = ("threads", "optimize", "code_bytes", "layers")  # settings of the solver's speed, of later steps, resolved ones
+_WITHOUT_EFFECT = (
+    "threads",
+    "optimize",
+    "code_bytes",
+    "layers",
+)  # settings of the solver's speed, of later steps, resolved ones
 
 
 def solution_key(

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +88,14 @@ def tune(
     parsed, tasks, operators = _tasks(model, target, config)
     if rpc_tracker is None and not targets.runs_here(parsed):
         raise TargetError(f"{targets.describe(parsed)} does not run here: measure it on boards, by an RPC tracker")
+    plan = default_plan(parsed)
+    if rpc_tracker is None:
+        plan = replace(plan, threads=threads)
     with _boards(rpc_tracker, rpc_key, threads) as boards:
         session = Session(
             tasks,
             parsed,
-            default_plan(parsed),
+            plan,
             Path(work_dir),
             boards,
             trials,

@@ -15,7 +15,6 @@ from tvm.tirx import PrimFunc
 
 from tvm_ffn.schedules.rule import Machine
 
-
 ENOUGH = 16  # iterations of parallel loops
 
 

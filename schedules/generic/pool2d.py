@@ -1,4 +1,4 @@
-"""Schedule of pooling: one image plane at a time, vectors along all of its rows, or along the whole plane for its sum."""
+"""Schedule of pooling: one image plane at a time, vectors along all of its rows, which are one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedule of convolutions whose weights are code: both stages on one tile of pixels, or one after the other, tiles in parallel."""
+"""Schedule of convolutions whose weights are code: both stages on one tile, or in turn; tiles in parallel."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import pytest
 from benchmarks.layer_values import compare_layers, compiled_values
 from benchmarks.models import light_model
 from tvm_ffn import targets
+from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.feeds import random_inputs
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.pipeline import Compilation, run
 from tvm_ffn.synthetic import random_compilation
 
@@ -39,6 +41,20 @@ def test_kernels_equal_the_oracle_on_values_that_fill_the_range(built: Compilati
     for name, value in compiled_values(built, inputs):
         if value.dtype == np.int8:
             assert 10 < value[value != 0].std() < 90, name
+
+
+def test_code_stays_within_its_bytes() -> None:
+    target = targets.parse_target("llvm")
+    if not default_plan(target).isa:
+        pytest.skip("the processor has no kernel of that kind")
+    bytes_of, layers = {}, {}
+    for limit in (0.6, 1.0, None):
+        config = FFNConfig(rank_ratio=1.0, optimize="speed", code_bytes=limit)
+        report = finish(run(random_compilation(DIGITS, target, config, zeros=0.5), start_at="choose")).report
+        bytes_of[limit] = report.totals["weight_bytes"] / report.totals["int8_bytes"]
+        layers[limit] = {row.name for row in report.layers if row.packed_bytes is not None}
+    assert bytes_of[0.6] <= 0.6 < bytes_of[1.0] <= 1.0 < bytes_of[None]
+    assert layers[0.6] < layers[1.0] < layers[None]
 
 
 def test_the_same_seed_gives_the_same_factors() -> None:

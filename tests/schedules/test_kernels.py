@@ -116,6 +116,40 @@ def test_decisions_for_the_tuner(name: str, decisions: dict[str, Any]) -> None:
     compare(build(case.operator.prim_func("kernel"), target), case)
 
 
+SPLIT = [  # layers of one or two tiles, and the threads that share them
+    ("conv3x3-segments", 3),
+    ("conv7x7-stride2", 4),
+    ("conv3x3-stride2-groups-batch2-residual", 1),
+    ("code-conv3x3-zero", 6),
+    ("code-conv3x3-segments", 2),
+    ("code-conv3x3-groups", 4),
+    ("dense-rows-residual", 3),
+    ("dense-rows-segments-float", 3),
+    ("planes-conv3x3", 6),
+    ("planes-conv3x3-groups", 5),
+    ("planes-conv3x3-segments-float", 3),
+    ("digits-conv3x3", 2),
+    ("digits-conv3x3-stride2-groups-batch2-residual", 8),
+    ("digits-conv3x3-segments-float", 3),
+    ("digits-dense-residual", 6),
+    ("int8-conv3x3", 4),
+    ("int8-conv3x3-groups-batch2-residual", 9),
+    ("int8-conv-uneven-leaky", 5),
+]
+
+
+@pytest.mark.parametrize(("name", "threads"), SPLIT, ids=str)
+def test_outputs_shared_by_threads(name: str, threads: int) -> None:
+    target = parsed(next(isa for isa in ISAS if targets.runs_here(parsed(isa))))
+    shape = next(shape for shape in TESTED if shape.name == name)
+    if not fits(shape, plan(target)):
+        pytest.skip("the processor has no kernel of that kind")
+    case = kernel_case(shape, replace(plan(target), threads=threads))
+    split = getattr(case.operator, "product", case.operator).split
+    assert (split > 1) == (threads > 1)
+    compare(build(case.operator.prim_func("kernel"), target), case)
+
+
 @pytest.mark.slow
 @on_every_isa(BENCHMARKED)
 def test_benchmarked_layers_equal_the_oracle(shape: shapes.Shape, isa: str) -> None:

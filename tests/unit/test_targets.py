@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -17,6 +18,7 @@ from tvm_ffn.targets import (
     required_features,
     runs_here,
     target_dict,
+    threads,
     vector_bytes,
     vector_registers,
 )
@@ -156,3 +158,10 @@ def test_missing_linker_names_its_package(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_architecture(triple: str, name: str) -> None:
     assert host.architecture(triple) == name
+
+
+def test_threads() -> None:
+    assert threads(parse_target("llvm -num-cores=3")) == 3
+    assert threads(parse_target("llvm")) == len(os.sched_getaffinity(0))
+    elsewhere = next(name for name in ("aarch64", "x86_64") if name != host.machine())
+    assert threads(parse_target(f"llvm -mtriple={elsewhere}")) == 4

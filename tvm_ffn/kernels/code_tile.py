@@ -31,8 +31,8 @@ def block_diagonal(matrices: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class CodeTiledConv2d(TiledConv2d):
-    """A convolution over tiles of ``tile`` pixels, a multiple of the ISA's lanes, and ``split`` parts of the outputs. Its
-    groups are one matrix of blocks, as zeros cost nothing."""
+    """A convolution over tiles of ``tile`` pixels, a multiple of the ISA's lanes, and ``split`` parts of the outputs.
+    Its groups are one matrix of blocks, as zeros cost nothing."""
 
     op: ClassVar[str] = "ternary_code_conv2d"
     isa: VectorISA

@@ -24,8 +24,8 @@ from tvm_ffn.kernels.work import Cost
 
 @dataclass(frozen=True)
 class FactoredProduct:
-    """Static description; ``inputs`` n, ``terms`` k and ``outputs`` m count one of ``groups`` groups. ``split`` parts of
-    the terms and then of the outputs are computed apart, where blocks of pixels are few (`split.output_parts`)."""
+    """Static description; ``inputs`` n, ``terms`` k and ``outputs`` m count one of ``groups`` groups. ``split`` parts
+    of the terms and then of the outputs are computed apart, where blocks of pixels are few (`split.output_parts`)."""
 
     groups: int
     inputs: int
@@ -74,8 +74,8 @@ class FactoredProduct:
         place: Callable[..., tuple[Any, ...]],
     ) -> Buffer:
         """Add the blocks; ``read(n, j, k, p)`` is the int16 input of group j, ``copy(residual)`` adds the residual's
-        copy, where its item of channel m lies at ``place(n, m, p)``. Returns the stored values (images, channels / rows,
-        rows, pixels), ``rows`` being the outputs of a part."""
+        copy, where its item of channel m lies at ``place(n, m, p)``. Returns the stored values (images, parts, rows,
+        pixels), ``rows`` being the outputs of a part."""
         a, outer, split = arguments, (images, self.parts), self.split
         terms, outputs = self.terms // split, self.outputs // split
         ends = a.ends.with_copied_residual(copy)

@@ -155,7 +155,9 @@ class AvgPool2d:
         bias = b.arg("bias", self.window.out_size, "int32")
         scale = b.arg("scale", self.window.out_size, "float32")
         out = b.arg("out", self.out_shape, self.epilogue.out_dtype)
-        total = self._plane_sum(b, x) if self.window.is_plane else self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
+        total = (
+            self._plane_sum(b, x) if self.window.is_plane else self.window.fold(b, x, "int32", lambda a, v: a + v, 0)
+        )
 
         def stored(n: Any, c: Any, h: Any, w: Any) -> Any:
             return ep.apply(self.epilogue, total(n, c, h, w), bias[h, w], scale[h, w])
@@ -166,9 +168,7 @@ class AvgPool2d:
     def _plane_sum(self, b: KernelBuilder, x: Any) -> Callable[..., Any]:
         """Block "plane": a channel's sum, by output."""
         n, c, height, width = self.window.shape
-        total = b.reduce(
-            "plane", (n, c), (height, width), "int32", lambda i, j, h, w: T.Cast("int32", x[i, j, h, w])
-        )
+        total = b.reduce("plane", (n, c), (height, width), "int32", lambda i, j, h, w: T.Cast("int32", x[i, j, h, w]))
         return lambda i, j, h, w: total[i, j]
 
     def reference(self, x: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -37,8 +37,8 @@ class CodeStyle:
 @dataclass(frozen=True, eq=False)
 class TernaryCode:
     """One ternary product (R, K) as blocks of code; ``bounds`` cuts the inputs into segments whose int16 sums cannot
-    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long. Each of the ``parts`` has as many
-    rows and is a program of its own."""
+    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long. Each of the ``parts`` has as
+    many rows and is a program of its own."""
 
     ternary: np.ndarray
     bounds: tuple[int, ...]
