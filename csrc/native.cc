@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "pairing.h"
 #include "solver.h"
 
 namespace tvm_ffn {
@@ -13,14 +14,20 @@ namespace {
 
 using tvm::ffi::TensorView;
 
-/*! The data of a contiguous float32 array of the given shape; anything else is a ValueError naming it. */
-float* Data(const TensorView& array, const char* name, std::initializer_list<int64_t> shape) {
-  bool fits = array.IsContiguous() && array.ndim() == static_cast<int>(shape.size()) &&
-              array.dtype().code == kDLFloat && array.dtype().bits == 32 && array.dtype().lanes == 1;
+/*! The data of a contiguous array of the given type and shape; anything else is a ValueError naming it. */
+void* Checked(const TensorView& array, const char* name, std::initializer_list<int64_t> shape, uint8_t code,
+              uint8_t bits) {
+  bool fits = array.IsContiguous() && array.ndim() == static_cast<int>(shape.size()) && array.dtype().code == code &&
+              array.dtype().bits == bits && array.dtype().lanes == 1;
   int axis = 0;
   for (int64_t extent : shape) fits = fits && array.size(axis++) == extent;
-  if (!fits) TVM_FFI_THROW(ValueError) << name << " is not a contiguous float32 array of the expected shape";
-  return static_cast<float*>(array.data_ptr());
+  if (!fits) TVM_FFI_THROW(ValueError) << name << " is not a contiguous " << (code == kDLFloat ? "float" : "int") << int{bits}
+                            << " array of the expected shape";
+  return array.data_ptr();
+}
+
+float* Data(const TensorView& array, const char* name, std::initializer_list<int64_t> shape) {
+  return static_cast<float*>(Checked(array, name, shape, kDLFloat, 32));
 }
 
 int Threads(int64_t threads) { return static_cast<int>(std::clamp<int64_t>(threads, 1, 64)); }
@@ -72,6 +79,12 @@ int64_t BindLevelDescent(TensorView h, double price, TensorView unit, TensorView
                       Threads(threads));
 }
 
+void BindMatchPairs(TensorView ternary, int64_t window, TensorView mate) {
+  const int64_t rows = ternary.size(0), columns = ternary.size(1);
+  MatchPairs(static_cast<const int8_t*>(Checked(ternary, "ternary", {rows, columns}, kDLInt, 8)), rows, columns, window,
+             static_cast<int32_t*>(Checked(mate, "mate", {columns}, kDLInt, 32)));
+}
+
 }  // namespace
 }  // namespace tvm_ffn
 
@@ -82,3 +95,4 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(weighted_block, tvm_ffn::BindWeightedBlock);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(column_block, tvm_ffn::BindColumnBlock);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(level_pass, tvm_ffn::BindLevelPass);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(level_descent, tvm_ffn::BindLevelDescent);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(match_pairs, tvm_ffn::BindMatchPairs);

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernels.pairing import match_pairs
-from tvm_ffn.kernels.straight_line import AVX512, VectorISA
+from tvm_ffn.kernels.straight_line import AVX512, VectorISA, block_counts
 from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.solution import LayerSolution
 from tvm_ffn.unit_rows import positions
@@ -40,9 +39,4 @@ def product_adds(ternary: np.ndarray, isa: VectorISA) -> float:
 
 
 def _block_adds(block: np.ndarray) -> int:
-    mates = match_pairs(block, CodeStyle().window)
-    first = np.flatnonzero(mates > np.arange(len(mates)))
-    product = block[:, first] * block[:, mates[first]]
-    same, opposite = (product > 0).sum(0), (product < 0).sum(0)
-    saved = np.maximum(same - 1, 0) + np.maximum(opposite - 1, 0)
-    return int(np.count_nonzero(block) - saved.sum())
+    return block_counts(block, CodeStyle().window)[0]

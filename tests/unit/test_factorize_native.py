@@ -158,14 +158,14 @@ def test_without_the_library_numpy_takes_over_with_a_warning(monkeypatch: pytest
 
     monkeypatch.setattr(native, "LIBRARY", "no_such_library.so")
     monkeypatch.setattr(importlib.metadata, "files", no_package)
-    native._library.cache_clear()
+    native.library.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="is not built"):
             assert native.fastest_backend().name == "numpy"
         w = normal((4, 6), 0)
         assert response_error(w, factorize(w, 6), None) < 0.6
     finally:
-        native._library.cache_clear()
+        native.library.cache_clear()
 
 
 @pytest.mark.parametrize("n", [1, 47, 400, 900])

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tvm_ffn.factorize.native import library
 from tvm_ffn.kernels.code_program import code_bytes, program
-from tvm_ffn.kernels.pairing import match_pairs
+from tvm_ffn.kernels.pairing import match_pairs, match_pairs_numpy
 from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, emit_block
 from tvm_ffn.kernels.ternary_code import CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
@@ -30,6 +31,16 @@ def test_pairs_are_mutual_near_and_worth_it(zeros: float) -> None:
         assert abs(second - first) <= 20
         product = ternary[:, first].astype(int) * ternary[:, second]
         assert max((product > 0).sum() - 1, 0) + max((product < 0).sum() - 1, 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "window"), [(28, 300, 64), (12, 90, 200), (1, 40, 8), (70, 120, 30), (3, 1, 64)]
+)
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.9])
+def test_native_and_numpy_match_the_same(rows: int, columns: int, window: int, zeros: float) -> None:
+    assert library() is not None
+    ternary = random_ternary(rows, columns, zeros)
+    assert match_pairs(ternary, window).tolist() == match_pairs_numpy(ternary, window).tolist()
 
 
 def test_no_pair_where_nothing_is_shared() -> None:

@@ -32,7 +32,8 @@ def library_path() -> Path | None:
 
 
 @functools.cache
-def _library() -> Any | None:
+def library() -> Any | None:
+    """The native library, or None (with one warning) where it is not built."""
     path = library_path()
     if path is None:
         warnings.warn(
@@ -49,9 +50,9 @@ def _library() -> Any | None:
 
 def fastest_backend(threads: int | None = None) -> Backend:
     """The native loops, or NumPy's (with one warning) where they are not built; ``threads`` None: all cores."""
-    library = _library()
+    native = library()
     count = threads or default_threads()
-    return NumpyBackend(count) if library is None else NativeBackend(library, count)
+    return NumpyBackend(count) if native is None else NativeBackend(native, count)
 
 
 class NativeBackend(Backend):

@@ -7,8 +7,9 @@ It comes in pieces of a length that suits instruction caches; `code_program` str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tvm_ffn.kernels.pairing import match_pairs
 
 PIECE = 1400  # instructions: long enough to pay for reading and writing 28 sums, short enough for any instruction cache
 _TEMPORARIES = 4
+PAIR_OF_ZEROS = 4  # the state of two weights of zero, in base 3
 
 
 @dataclass(frozen=True)
@@ -76,73 +78,101 @@ def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: Vecto
     rows, columns = ternary.shape
     if rows > isa.rows:
         raise ValueError(f"a block of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
-    mates = match_pairs(ternary, window).tolist()
-    weights = ternary.T.tolist()
+    mates = match_pairs(ternary, window)
+    products = ternary * ternary[:, mates]
+    same, opposite = ((products > 0).sum(0) > 1).tolist(), ((products < 0).sum(0) > 1).tolist()
+    alone, paired = ternary.T.tolist(), (3 * ternary + ternary[:, mates] + PAIR_OF_ZEROS).T.tolist()
     places = offsets.tolist()
     pieces: list[Piece] = []
     emitter = _Emitter(isa)
-    for first in range(columns):
-        second = mates[first]
+    for first, second in enumerate(mates.tolist()):
         if second < 0:
-            emitter.single(weights[first], places[first])
+            emitter.single(alone[first], places[first])
         elif second > first:
-            emitter.pair(weights[first], weights[second], places[first], places[second])
+            emitter.pair(paired[first], places[first], places[second], same[first], opposite[first])
         if len(emitter.lines) >= PIECE or first == columns - 1:
             pieces.append(Piece(emitter.lines, rows, target, not pieces, emitter.adds, emitter.loads))
             emitter = _Emitter(isa)
     return pieces
 
 
+def block_counts(ternary: np.ndarray, window: int) -> tuple[int, int]:
+    """Additions and loads of a block's code for one vector, without making it."""
+    mates = match_pairs(ternary, window)
+    first = np.flatnonzero(mates > np.arange(len(mates)))
+    products = ternary[:, first] * ternary[:, mates[first]]
+    saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0).sum() for sign in (1, -1))
+    return int(np.count_nonzero(ternary) - saved), int(np.count_nonzero(ternary.any(0)))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Instructions that are the same in every block of an ISA, by row: ``single[row][weight + 1]`` adds a lone input,
+    ``pair[same, opposite][row][3 * first + second + PAIR_OF_ZEROS]`` two, whose sum or difference may be there."""
+
+    single: Sequence[Sequence[str]]
+    pair: Mapping[tuple[bool, bool], Sequence[Sequence[Sequence[str]]]]
+
+
+@cache
+def _texts(isa: VectorISA) -> _Texts:
+    a, b, both, difference = (isa.register(index) for index in range(_TEMPORARIES))
+
+    def update(register: str, weight: int, source: str) -> str:
+        return f"{'vpaddw' if weight > 0 else 'vpsubw'} {source},{register},{register}"
+
+    def updates(register: str, p: int, q: int, same: bool, opposite: bool) -> list[str]:
+        if p * q > 0 and same:
+            return [update(register, p, both)]
+        if p * q < 0 and opposite:
+            return [update(register, p, difference)]
+        return [update(register, weight, source) for weight, source in ((p, a), (q, b)) if weight]
+
+    weights = (-1, 0, 1)
+    pair = {
+        (same, opposite): [
+            [updates(register, p, q, same, opposite) for p in weights for q in weights] for register in isa.sums
+        ]
+        for same in (False, True)
+        for opposite in (False, True)
+    }
+    return _Texts([[update(register, weight, a) for weight in weights] for register in isa.sums], pair)
+
+
 class _Emitter:
     def __init__(self, isa: VectorISA) -> None:
         self.isa = isa
-        self.names = isa.sums
+        self.texts = _texts(isa)
         self.a, self.b, self.sum, self.difference = (isa.register(index) for index in range(_TEMPORARIES))
         self.lines: list[str] = []
         self.adds = self.loads = 0
 
     def single(self, weights: list[int], place: int) -> None:
         """One input on its own; a lone row adds it from memory."""
-        users = [row for row, weight in enumerate(weights) if weight]
+        users = [text[weight + 1] for text, weight in zip(self.texts.single, weights, strict=False) if weight]
         if not users:
             return
         self.loads += 1
+        self.adds += len(users)
         if len(users) == 1:
-            self._update(users[0], weights[users[0]], f"{place}(%rdi)")
+            self.lines.append(users[0].replace(self.a, f"{place}(%rdi)", 1))
             return
         self._load(self.a, place)
-        for row in users:
-            self._update(row, weights[row], self.a)
+        self.lines += users
 
-    def pair(self, first: list[int], second: list[int], place_a: int, place_b: int) -> None:
-        """Two inputs with their shared sum and difference."""
-        same = sum(1 for p, q in zip(first, second, strict=True) if p * q > 0)
-        opposite = sum(1 for p, q in zip(first, second, strict=True) if p * q < 0)
-        self.loads += 2
+    def pair(self, states: list[int], place_a: int, place_b: int, same: bool, opposite: bool) -> None:
+        """Two inputs, with their sum and difference where rows share them."""
         self._load(self.a, place_a)
         self._load(self.b, place_b)
-        if same > 1:
-            self._operation("vpaddw", self.b, self.a, self.sum)
-        if opposite > 1:
-            self._operation("vpsubw", self.b, self.a, self.difference)
-        for row, (p, q) in enumerate(zip(first, second, strict=True)):
-            if p * q > 0 and same > 1:
-                self._update(row, p, self.sum)
-            elif p * q < 0 and opposite > 1:
-                self._update(row, p, self.difference)
-            else:
-                if p:
-                    self._update(row, p, self.a)
-                if q:
-                    self._update(row, q, self.b)
+        self.loads += 2
+        before = len(self.lines)
+        if same:
+            self.lines.append(f"vpaddw {self.b},{self.a},{self.sum}")
+        if opposite:
+            self.lines.append(f"vpsubw {self.b},{self.a},{self.difference}")
+        for text, state in zip(self.texts.pair[same, opposite], states, strict=False):
+            self.lines += text[state]
+        self.adds += len(self.lines) - before
 
     def _load(self, register: str, place: int) -> None:
         self.lines.append(f"{self.isa.move} {place}(%rdi),{register}")
-
-    def _update(self, row: int, weight: int, source: str) -> None:
-        register = self.names[row]
-        self._operation("vpaddw" if weight > 0 else "vpsubw", source, register, register)
-
-    def _operation(self, name: str, source: str, left: str, target: str) -> None:
-        self.adds += 1
-        self.lines.append(f"{name} {source},{left},{target}")

@@ -14,9 +14,9 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_ffn.kernels.builder import KernelBuilder
-from tvm_ffn.kernels.code_program import code_bytes, llvm_function, program
+from tvm_ffn.kernels.code_program import block_bytes, llvm_function, program
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.straight_line import Piece, VectorISA, emit_block
+from tvm_ffn.kernels.straight_line import Piece, VectorISA, block_counts, emit_block
 
 INT16_BYTES = 2
 LINE_BYTES = 64
@@ -32,6 +32,15 @@ class CodeStyle:
     vectors: int = 24
     rows: int = 0
     window: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Rows of a part by the ``inputs`` of a segment; the sums start ``target`` bytes into the output."""
+
+    ternary: np.ndarray
+    inputs: range
+    target: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +69,26 @@ class TernaryCode:
     @cached_property
     def programs(self) -> list[list[Piece]]:
         """The code of each part in order: blocks of rows outermost, then segments."""
-        return [self._pieces(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]
 
-    def _pieces(self, ternary: np.ndarray) -> list[Piece]:
-        found = []
-        for row in range(0, self.rows, self.rows_a_block):
-            for segment, (start, end) in enumerate(pairwise(self.bounds)):
-                block = ternary[row : row + self.rows_a_block, start:end]
-                target = (segment * self.rows + row) * self.row_bytes
-                found += emit_block(block, self.offsets[start:end], target, self.isa, self.style.window)
-        return found
+        def pieces(block: _Block) -> list[Piece]:
+            offsets = self.offsets[block.inputs.start : block.inputs.stop]
+            return emit_block(block.ternary, offsets, block.target, self.isa, self.style.window)
 
-    @property
-    def pieces(self) -> list[Piece]:
-        """All code."""
-        return list(chain.from_iterable(self.programs))
+        return [list(chain.from_iterable(map(pieces, blocks))) for blocks in self._blocks]
+
+    @cached_property
+    def _blocks(self) -> list[list[_Block]]:
+        """Blocks of each part."""
+
+        def cut(ternary: np.ndarray) -> list[_Block]:
+            return [
+                _Block(ternary[row : row + self.rows_a_block, start:end], range(start, end), sums * self.row_bytes)
+                for row in range(0, self.rows, self.rows_a_block)
+                for segment, (start, end) in enumerate(pairwise(self.bounds))
+                for sums in [segment * self.rows + row]
+            ]
+
+        return [cut(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]
 
     @property
     def rows_a_block(self) -> int:
@@ -82,15 +96,21 @@ class TernaryCode:
         most = min(self.style.rows, self.isa.rows) or self.isa.rows
         return -(-self.rows // -(-self.rows // most))
 
+    @cached_property
+    def _counts(self) -> list[tuple[int, int, int]]:
+        """Rows, additions and loads of each block."""
+        blocks = chain.from_iterable(self._blocks)
+        return [(len(b.ternary), *block_counts(b.ternary, self.style.window)) for b in blocks]
+
     @property
     def adds(self) -> int:
         """Additions executed a pixel."""
-        return sum(piece.adds for piece in self.pieces)
+        return sum(adds for _, adds, _ in self._counts)
 
     @property
     def loads(self) -> int:
         """Inputs loaded a pixel: each once in every block of rows that uses it."""
-        return sum(piece.loads for piece in self.pieces)
+        return sum(loads for *_, loads in self._counts)
 
     @property
     def misses(self) -> int:
@@ -102,7 +122,7 @@ class TernaryCode:
     @property
     def code_bytes(self) -> int:
         """Estimate of the machine code."""
-        return sum(code_bytes(piece, self.isa) for piece in self.pieces)
+        return sum(block_bytes(*counts, self.isa) for counts in self._counts)
 
     @cached_property
     def name(self) -> str:

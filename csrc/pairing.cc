@@ -1,0 +1,66 @@
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "pairing.h"
+
+namespace tvm_ffn {
+namespace {
+
+constexpr int64_t kWordBits = 64;
+
+/*! \brief Which rows hold +1 and which -1, by column: `words` of 64 rows each. */
+struct Signs {
+  int64_t words;
+  std::vector<uint64_t> plus, minus;
+
+  Signs(const int8_t* ternary, int64_t rows, int64_t columns)
+      : words((rows + kWordBits - 1) / kWordBits), plus(columns * words), minus(columns * words) {
+    for (int64_t r = 0; r < rows; ++r) {
+      uint64_t bit = uint64_t{1} << (r % kWordBits);
+      for (int64_t c = 0; c < columns; ++c) {
+        int8_t value = ternary[r * columns + c];
+        if (value > 0) plus[c * words + r / kWordBits] |= bit;
+        if (value < 0) minus[c * words + r / kWordBits] |= bit;
+      }
+    }
+  }
+
+  /*! \brief Additions that rows save by sharing the sum and the difference of two columns. */
+  int64_t Saving(int64_t a, int64_t b) const {
+    int64_t same = 0, opposite = 0;
+    for (int64_t w = 0; w < words; ++w) {
+      uint64_t pa = plus[a * words + w], ma = minus[a * words + w], pb = plus[b * words + w], mb = minus[b * words + w];
+      same += std::popcount((pa & pb) | (ma & mb));
+      opposite += std::popcount((pa & mb) | (ma & pb));
+    }
+    return std::max<int64_t>(same - 1, 0) + std::max<int64_t>(opposite - 1, 0);
+  }
+};
+
+struct Pair {
+  int32_t first, second;
+};
+
+}  // namespace
+
+void MatchPairs(const int8_t* ternary, int64_t rows, int64_t columns, int64_t window, int32_t* mate) {
+  Signs signs(ternary, rows, columns);
+  std::vector<std::vector<Pair>> by_saving(rows + 1);
+  for (int64_t offset = 1; offset <= std::min(window, columns - 1); ++offset) {
+    for (int64_t first = 0; first + offset < columns; ++first) {
+      int64_t saving = signs.Saving(first, first + offset);
+      if (saving > 0) by_saving[saving].push_back({static_cast<int32_t>(first), static_cast<int32_t>(first + offset)});
+    }
+  }
+  std::fill(mate, mate + columns, -1);
+  for (int64_t saving = rows; saving > 0; --saving) {
+    for (const Pair& pair : by_saving[saving]) {
+      if (mate[pair.first] >= 0 || mate[pair.second] >= 0) continue;
+      mate[pair.first] = pair.second;
+      mate[pair.second] = pair.first;
+    }
+  }
+}
+
+}  // namespace tvm_ffn
