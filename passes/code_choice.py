@@ -18,8 +18,8 @@ from tvm_ffn.passes.linear_operator import layer_shape, unit_kernel
 from tvm_ffn.progress import progress
 from tvm_ffn.solution import QuantizedNetwork
 
-# Measured on a Cascade Lake with 36 MB of last cache: 15 MB more code cost 0.03 cycles a byte in resnet18 (35 MB in all),
-# 43 MB more 0.34 in resnet50 (82 MB).
+# Measured on a Cascade Lake with 36 MB of last cache: 15 MB more code cost 0.03 cycles a byte in resnet18 (35 MB in
+# all), 43 MB more 0.34 in resnet50 (82 MB).
 CACHE_BYTES = 32 << 20
 CACHE_CYCLES, MEMORY_CYCLES = 0.05, 0.34  # of a byte
 LEAST_GAIN = 0.1  # of a layer's cycles: predictions of two families differ by more than that from what is measured

@@ -34,6 +34,11 @@ class Dot:
         return self.width == 4
 
     @property
+    def instructions(self) -> int:
+        """A product and its addition: one where the instruction takes bytes."""
+        return 1 if self.of_bytes else 2
+
+    @property
     def sums(self) -> str:
         """Type of a vector of sums."""
         return f"int32x{self.lanes}"
