@@ -216,6 +216,7 @@ CODE_CONVS = (
     TernaryConv("code-conv3x3-segments", ConvGeometry(1, 120, 4, 5, (3, 3)), 150, 6, LEAKY, zeros=0.3, kernel="code"),
     TernaryConv("code-conv3x3-groups", _GROUPED, 7, 6, RESIDUAL, kernel="code"),
     TernaryConv("code-conv1x1-all-pixels-a-tile", ConvGeometry(1, 520, 9, 9), 190, 7, INT8, zeros=0.7, kernel="code"),
+    TernaryConv("code-conv1x1-whole-tiles-residual", ConvGeometry(1, 10, 32, 56), 11, 6, RESIDUAL, kernel="code"),
 )
 
 PLANES_CONVS = (
@@ -224,6 +225,7 @@ PLANES_CONVS = (
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
     PlanesConv("planes-conv3x3-groups", _GROUPED, 4, 5, RESIDUAL),
     PlanesConv("planes-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
+    PlanesConv("planes-conv1x1-whole-tiles-residual", ConvGeometry(2, 10, 8, 8), 4, 6, LEAKY_RESIDUAL),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),
 )
 
@@ -238,6 +240,7 @@ DIGITS = (
     DigitsConv("digits-conv7x7-stride2", ConvGeometry(1, 3, 39, 31, (7, 7), (2, 2), (3, 3, 3, 3)), 5, 8, RELU),
     DigitsConv("digits-conv1x1-one-input-one-plane", ConvGeometry(1, 1, 5, 5), 1, 3, zeros=0.0),
     DigitsConv("digits-conv1x1-two-planes-float", ConvGeometry(2, 10, 7, 7), 2, 3, FLOAT),
+    DigitsConv("digits-conv1x1-whole-tiles-residual", ConvGeometry(2, 10, 8, 8), 4, 6, RESIDUAL),
     DigitsConv("digits-conv1x1-chunks", ConvGeometry(1, 520, 9, 9), 5, 7, LEAKY, zeros=0.88),
     DigitsConv("digits-conv3x3-largest", ConvGeometry(1, 28, 4, 5, (3, 3)), 5, 7, FLOAT, zeros=-1),
     DigitsConv("digits-conv1x1-largest-four-planes", ConvGeometry(1, 172, 3, 5), 4, 5, zeros=-1),
@@ -281,6 +284,7 @@ INT8_LAYERS = (
     Int8Matmul("int8-dense-zero", 2, 33, 5, LEAKY_ZERO),
     Int8Conv("int8-conv3x3-chunks", ConvGeometry(1, 121, 4, 5, (3, 3), (1, 1), (2, 0, 2, 1)), 7, LEAKY_RESIDUAL),
     Int8Conv("int8-conv1x1-one-input", ConvGeometry(1, 1, 5, 5), 1, FLOAT),
+    Int8Conv("int8-conv1x1-whole-tiles-residual", ConvGeometry(2, 10, 12, 16), 6, LEAKY_RESIDUAL),
     Int8Conv("int8-conv1x1-one-chunk-float", ConvGeometry(1, 512, 2, 3), 3, FLOAT),
     Int8Conv("int8-conv1x1-chunks-that-do-not-divide", ConvGeometry(1, 1041, 2, 3), 29, FLOAT),
     Int8Conv("int8-conv3x3-tiles-batch2", ConvGeometry(2, 3, 30, 21, (3, 3), (1, 1), _SAME), 2, LEAKY),

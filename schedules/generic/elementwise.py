@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.tirx import BufferStore
 
 PARALLEL_LOOPS = 2
 
 
 def schedule_copy(sch: s_tir.Schedule, block: SBlockRV) -> None:
-    """Parallel over the first two axes (image and channel), the last one always excepted; the innermost loop is left to
-    LLVM's loop vectoriser, which copes with strides, borders and any length."""
+    """Parallel over the first two axes (image and channel), the last one always excepted unless the block has loops
+    inside; the innermost loop is left to LLVM's loop vectoriser, which copes with strides, borders and any length."""
     loops = sch.get_loops(block)
-    sch.parallel(sch.fuse(*loops[: min(PARALLEL_LOOPS, len(loops) - 1)]))
+    outer = len(loops) - 1 if isinstance(sch.get(block).body, BufferStore) else len(loops)
+    sch.parallel(sch.fuse(*loops[: min(PARALLEL_LOOPS, outer)]))
 
 
 def vectorize(sch: s_tir.Schedule, loop: LoopRV, lanes: int) -> None:

@@ -150,6 +150,15 @@ def test_outputs_shared_by_threads(name: str, threads: int) -> None:
     compare(build(case.operator.prim_func("kernel"), target), case)
 
 
+@pytest.mark.parametrize("shape", [s for s in TESTED if "whole-tiles" in s.name], ids=lambda shape: shape.name)
+def test_whole_tiles_go_straight_to_the_output(shape: shapes.Shape) -> None:
+    target = parsed(next(iter(ISAS)))
+    if not fits(shape, plan(target)):
+        pytest.skip("the processor has no kernel of that kind")
+    function = case_of(shape, plan(target)).operator.prim_func("kernel")
+    assert not {"flat", "store", "residual_flat"} & {buffer.name for buffer in function.body.block.alloc_buffers}
+
+
 @pytest.mark.slow
 @on_every_isa(BENCHMARKED)
 def test_benchmarked_layers_equal_the_oracle(shape: shapes.Shape, isa: str) -> None:

@@ -14,8 +14,12 @@ from tvm_ffn.kernels.tiled_conv2d import Tile, TiledConv2d
 
 
 def tile_for(geometry: ConvGeometry, isa: VectorISA, style: CodeStyle) -> int:
-    """Pixels of a tile: about the ``style``'s vectors, all tiles alike with little beyond the last pixel."""
-    vectors = -(-geometry.pixels // isa.lanes)
+    """Pixels of a tile: about the ``style``'s vectors, all tiles alike with nothing beyond the last pixel or little."""
+    vectors, rest = divmod(geometry.pixels, isa.lanes)
+    exact = [size for size in range(style.vectors // 2, 2 * style.vectors) if vectors % size == 0]
+    if rest == 0 and exact:
+        return min(exact, key=lambda size: abs(size - style.vectors)) * isa.lanes
+    vectors += rest > 0
     tiles = max(1, round(vectors / style.vectors))
     return -(-vectors // tiles) * isa.lanes
 

@@ -6,7 +6,7 @@ Same numbers as an int8 convolution with the weights the digits stand for, witho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from tvm.tirx import Buffer
@@ -23,35 +23,21 @@ from tvm_ffn.kernels.digit_lists import (
 from tvm_ffn.kernels.digit_sum import DigitTile, digit_adds, digit_sum, tile_for
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.group_tiled_conv2d import GroupTiledConv2d
 from tvm_ffn.kernels.split import output_parts
-from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
 
 @dataclass(frozen=True, eq=False)
-class DigitsConv2d(TiledConv2d):
-    """Static description; ``group_outputs`` m counts one group, which is ``split`` parts, ``digits`` the entries of all
-    lists, ``longest`` the bytes of the part with most."""
+class DigitsConv2d(GroupTiledConv2d):
+    """Static description; ``digits`` counts the entries of all lists, ``longest`` the bytes of the part with most."""
 
     op: ClassVar[str] = "ternary_digits_conv2d"
     tile: DigitTile
     cut: DigitCut
-    group_outputs: int
-    split: int
     digits: int
     longest: int
-
-    @property
-    def pixel_block(self) -> int:
-        return self.tile.pixels
-
-    @property
-    def outputs(self) -> int:
-        return self.group_outputs
-
-    @property
-    def parts(self) -> int:
-        return self.geometry.groups * self.split
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: one lookup and one addition a digit, and what ends the sums."""
@@ -83,17 +69,19 @@ class DigitsConv2d(TiledConv2d):
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "digits"."""
-        g, planes, n = self.geometry, tile.source, tile.image
-        first = tile.part // self.split * (g.channels // g.groups)
-
-        def value(k: Any, p: Any) -> Any:
-            tap = k % g.taps
-            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
-            return planes[n, first + k // g.taps, offset + tile.index * self.pixel_block + p]
-
-        reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
+        planes = tile.source
+        reads = planes[tile.image, 0 : self.geometry.channels, 0 : int(planes.shape[2])]
         counts, codes = arguments
-        total = digit_sum(b, counts, codes, self.cut, self.tile, tile.part, reads=reads, value=value)
+        total = digit_sum(
+            b,
+            counts,
+            codes,
+            self.cut,
+            self.tile,
+            tile.part,
+            reads=reads,
+            value=lambda k, p: planes[self.place(tile, k, p)],
+        )
         return lambda m, p: total[m, p]
 
     def sums_numpy(self, columns: np.ndarray, arguments: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -124,6 +112,11 @@ class DigitsDense(DigitsConv2d):
     def residual_in(self, b: KernelBuilder, residual: Buffer) -> Buffer:
         """Block "residual_flat": int8 (1, m, rows)."""
         return self._transposed(b, "residual_flat", residual, "int8")
+
+    @property
+    def fills_rows(self) -> bool:
+        """Never: the output is transposed."""
+        return False
 
     def rows_out(self, b: KernelBuilder, flat: Buffer, out: Buffer) -> None:
         """Block "store"."""
@@ -174,4 +167,4 @@ def digits_layer(
     counts, codes = pack_digits(digits, cut)
     kind = DigitsDense if dense else DigitsConv2d
     entries = int(counts.sum(dtype=np.int64))
-    return kind(geometry, epilogue, tile, cut, outputs, split, entries, codes.shape[1]), (counts, codes)
+    return kind(geometry, epilogue, tile, outputs, split, cut, entries, codes.shape[1]), (counts, codes)

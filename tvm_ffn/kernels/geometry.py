@@ -73,6 +73,11 @@ class ConvGeometry:
         return self.out_width + self._reach[1] // self.strides[1] - self._shared
 
     @property
+    def is_image(self) -> bool:
+        """Whether a channel's planes are its image as it is: a 1x1 kernel, no stride and no padding."""
+        return self._reach == (0, 0) and self.strides == (1, 1) and not any(self.padding)
+
+    @property
     def pixels(self) -> int:
         """Length of the flat output space, the unread columns included (the last row ends with the image)."""
         return (self.out_height - 1) * self.pitch + self.out_width

@@ -13,31 +13,18 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.dot import sequence
 from tvm_ffn.kernels.dot_sum import DotCut, DotTile, dot_sum
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES
+from tvm_ffn.kernels.group_tiled_conv2d import GroupTiledConv2d
 from tvm_ffn.kernels.planes import image_planes
-from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
+from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost, Executed
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Conv2d(TiledConv2d):
-    """Static description; ``group_outputs`` counts one group's channels, which are ``split`` parts."""
+class Int8Conv2d(GroupTiledConv2d):
+    """Static description."""
 
     op: ClassVar[str] = "int8_conv2d"
     tile: DotTile
-    group_outputs: int
-    split: int
-
-    @property
-    def pixel_block(self) -> int:
-        return self.tile.pixels
-
-    @property
-    def outputs(self) -> int:
-        return self.group_outputs
-
-    @property
-    def parts(self) -> int:
-        return self.geometry.groups * self.split
 
     @property
     def cut(self) -> DotCut:
@@ -81,16 +68,13 @@ class Int8Conv2d(TiledConv2d):
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "dot"."""
-        g, planes, n = self.geometry, tile.source, tile.image
-        first, lanes = tile.part // self.split * (g.channels // g.groups), self.tile.dot.lanes
+        planes, lanes = tile.source, self.tile.dot.lanes
 
         def value(k: Any, p: Any) -> Any:
-            tap = k % g.taps
-            offset = g.tap_offset(tap // g.kernel[1], tap % g.kernel[1], self.pixels)
-            at = offset + tile.index * self.pixel_block + p
-            return planes[n, first + k // g.taps, sequence(at, lanes)]
+            image, channel, start = self.place(tile, k, p)
+            return planes[image, channel, sequence(start, lanes)]
 
-        reads = planes[n, 0 : g.channels, 0 : int(planes.shape[2])]
+        reads = planes[tile.image, 0 : self.geometry.channels, 0 : int(planes.shape[2])]
         total = dot_sum(b, arguments[0], self.cut, tile.part, reads=reads, value=value)
         return lambda m, p: total[m, p]
 

@@ -12,7 +12,7 @@ from tvm.tirx import PrimFunc
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.factored import FactoredProduct
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.planes import cropped, flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.work import Cost, Executed
 
 
@@ -69,11 +69,7 @@ class TernaryConv2d:
             place=lambda n, m, p: (n, m, p),
         )
         rows = product.outputs // product.split
-
-        def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
-            return flat[n, m // rows, m % rows, h * g.pitch + w]
-
-        b.compute("store", self.out_shape, product.epilogue.out_dtype, cropped, out=arguments.ends.out)
+        cropped(b, arguments.ends.out, g, lambda n, m, p: flat[n, m // rows, m % rows, p])
         return b.finish()
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:

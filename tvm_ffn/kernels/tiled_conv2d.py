@@ -16,7 +16,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.planes import flat_copy, im2col_numpy, image_planes
+from tvm_ffn.kernels.planes import cropped, flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.work import Cost, Executed
 
 Sums = Callable[[Any, Any], Any]  # int32 sum of output m at pixel p of the tile
@@ -129,20 +129,25 @@ class TiledConv2d(ABC):
         arguments = self.arguments(b)
         ends = EpilogueArguments.declare(b, self.epilogue, (g.groups, self.outputs), self.out_shape)
         source = self.source(b, arguments, self.planes_in(b, x))
-        ends = ends.with_copied_residual(lambda residual: self.residual_in(b, residual))
-        flat = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), dtype)
+        out = ends.out
+        if not self.fills_rows:
+            ends = ends.with_copied_residual(lambda residual: self.residual_in(b, residual))
+            out = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), dtype)
         with b.tile("tile", (g.batch, self.parts, self.tiles)) as (n, part, t):
             total = self.sums(b, arguments, Tile(source, n, part, t))
 
-            def place(m: Any, p: Any) -> tuple[Any, Any, Any]:
-                return n, part * self.rows + m, t * self.pixel_block + p
+            def place(m: Any, p: Any) -> tuple[Any, ...]:
+                channel, pixel = part * self.rows + m, t * self.pixel_block + p
+                row = (pixel // g.out_width, pixel % g.out_width) if self.fills_rows else (pixel,)
+                return n, channel, *row
 
             def stored(m: Any, p: Any) -> Any:
                 channel = part * self.rows + m
                 return ends.stored(total(m, p), (channel // self.outputs, channel % self.outputs), place(m, p))
 
-            b.compute("epilogue", (self.rows, self.pixel_block), dtype, stored, out=flat, at=place)
-        self.rows_out(b, flat, ends.out)
+            b.compute("epilogue", (self.rows, self.pixel_block), dtype, stored, out=out, at=place)
+        if not self.fills_rows:
+            self.rows_out(b, out, ends.out)
         return b.finish()
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
@@ -157,13 +162,15 @@ class TiledConv2d(ABC):
         """Block "residual_flat": int8 (images, groups * m, pixels)."""
         return flat_copy(b, residual, self.geometry, self.pixels)
 
+    @property
+    def fills_rows(self) -> bool:
+        """Whether the tiles' pixels are those of the output, no more, and no `rows_out` is needed."""
+        g = self.geometry
+        return g.pitch == g.out_width and self.pixels == g.out_height * g.out_width
+
     def rows_out(self, b: KernelBuilder, flat: Buffer, out: Buffer) -> None:
         """Block "store": the output from its flat form (images, groups * m, pixels)."""
-
-        def cropped(n: Any, m: Any, h: Any, w: Any) -> Any:
-            return flat[n, m, h * self.geometry.pitch + w]
-
-        b.compute("store", self.out_shape, self.epilogue.out_dtype, cropped, out=out)
+        cropped(b, out, self.geometry, lambda n, m, p: flat[n, m, p])
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
