@@ -56,6 +56,11 @@ class LayerShape:
         """Shape of a dense layer."""
         return LayerShape(None, rows, rows < FEW_ROWS)
 
+    def tiles(self, size: int) -> int:
+        """Tiles of ``size`` pixels, or rows of a dense layer, in all images."""
+        g = self.geometry
+        return -(-self.rows // size) if g is None else g.batch * g.blocks(size)
+
 
 @dataclass(frozen=True)
 class LayerKernel:
@@ -123,12 +128,7 @@ def factored_kernel(
         return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
     cut_y = segments(flat_y, INT8_LIMIT, step=_table_group(plan, terms, INT8_LIMIT), chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=_table_group(plan, outputs, limit), chunk=plan.chunk)
-    blocks = (
-        shape.geometry.batch * shape.geometry.blocks(plan.pixel_block)
-        if shape.geometry is not None
-        else -(-shape.rows // plan.pixel_block)
-    )
-    split = output_parts(blocks, plan.threads, terms, outputs)
+    split = output_parts(shape.tiles(plan.pixel_block), plan.threads, terms, outputs)
     product = FactoredProduct(groups, inputs, terms, outputs, split, limit, cut_y, cut_x, epilogue)
     weights = (product.pack(y, cut_y), middle_scale, product.pack(x, cut_x))
     if shape.geometry is None:
@@ -142,8 +142,7 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
     if shape.geometry is not None:
         rows, groups, chunk = plan.dot_rows, plan.dot_groups, plan.dot_chunk
         whole = dot_tile(plan.dot, outputs, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)
-        tiles = shape.geometry.batch * len(weight) * shape.geometry.blocks(whole.pixels)
-        split = output_parts(tiles, plan.threads, outputs)
+        split = output_parts(shape.tiles(whole.pixels) * len(weight), plan.threads, outputs)
         tile = dot_tile(plan.dot, outputs // split, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)
         conv = Int8Conv2d(shape.geometry, epilogue, tile, outputs, split)
         return LayerKernel(conv, (conv.pack(weight),), INT8_KERNEL, tile.dot.raise_by)
