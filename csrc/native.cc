@@ -21,8 +21,9 @@ void* Checked(const TensorView& array, const char* name, std::initializer_list<i
               array.dtype().bits == bits && array.dtype().lanes == 1;
   int axis = 0;
   for (int64_t extent : shape) fits = fits && array.size(axis++) == extent;
-  if (!fits) TVM_FFI_THROW(ValueError) << name << " is not a contiguous " << (code == kDLFloat ? "float" : "int") << int{bits}
-                            << " array of the expected shape";
+  if (!fits)
+    TVM_FFI_THROW(ValueError) << name << " is not a contiguous " << (code == kDLFloat ? "float" : "int") << int{bits}
+                              << " array of the expected shape";
   return array.data_ptr();
 }
 

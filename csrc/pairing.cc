@@ -1,8 +1,8 @@
+#include "pairing.h"
+
 #include <algorithm>
 #include <bit>
 #include <vector>
-
-#include "pairing.h"
 
 namespace tvm_ffn {
 namespace {
