@@ -56,7 +56,7 @@ def command_compile(options: Namespace) -> None:
 
 
 def _kernel_settings(options: Namespace) -> dict[str, Any]:
-    """Those that were given."""
+    """The settings of kernels that the options give."""
     given = {"optimize": options.optimize, "code_bytes": options.code_bytes}
     return {name: value for name, value in given.items() if value is not None}
 

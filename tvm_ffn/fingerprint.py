@@ -15,12 +15,8 @@ from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.graph import Network
 
 SOLVER_VERSION = 12  # raise it with every change that gives other factors or scales
-_WITHOUT_EFFECT = (
-    "threads",
-    "optimize",
-    "code_bytes",
-    "layers",
-)  # settings of the solver's speed, of later steps, resolved ones
+# Settings of the solver's speed, of later steps, resolved ones.
+_WITHOUT_EFFECT = ("threads", "optimize", "code_bytes", "layers")
 
 
 def solution_key(

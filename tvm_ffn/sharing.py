@@ -39,4 +39,4 @@ def product_adds(ternary: np.ndarray, isa: VectorISA) -> float:
 
 
 def _block_adds(block: np.ndarray) -> int:
-    return block_counts(block, CodeStyle().window)[0]
+    return block_counts(block, CodeStyle().window).adds

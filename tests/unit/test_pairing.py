@@ -11,7 +11,7 @@ import pytest
 from tvm_ffn.factorize.native import library
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs, match_pairs_numpy
-from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, emit_block
+from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, block_counts, emit_block
 from tvm_ffn.kernels.ternary_code import CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
 
@@ -84,7 +84,9 @@ def test_a_block_computes_its_product_with_shared_sums(isa: VectorISA, zeros: fl
 
 
 def test_a_long_block_comes_in_pieces() -> None:
-    pieces = emit_block(random_ternary(20, 900, 0.5), np.arange(900) * 64, 128, AVX512, 64)
+    ternary = random_ternary(20, 900, 0.5)
+    pieces = emit_block(ternary, np.arange(900) * 64, 128, AVX512, 64)
+    assert block_counts(ternary, 64).pieces == len(pieces)
     assert len(pieces) > 2
     assert [piece.is_first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
     assert {(piece.rows, piece.target) for piece in pieces} == {(20, 128)}

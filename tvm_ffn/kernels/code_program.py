@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm_ffn.kernels.straight_line import PIECE, Piece, VectorISA
+from tvm_ffn.kernels.straight_line import BlockCounts, Piece, VectorISA
 
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # pieces
@@ -44,18 +44,14 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
 
 def code_bytes(piece: Piece, isa: VectorISA) -> int:
     """Estimate of a piece's machine code, a little high."""
-    return _bytes(1, piece.rows, piece.adds, piece.loads, isa)
+    return block_bytes(BlockCounts(piece.rows, 1, piece.adds, piece.loads), isa)
 
 
-def block_bytes(rows: int, adds: int, loads: int, isa: VectorISA) -> int:
-    """The same of a whole block's, in as many pieces as it takes."""
-    return _bytes(max(1, round((adds + loads) / PIECE)), rows, adds, loads, isa)
-
-
-def _bytes(pieces: int, rows: int, adds: int, loads: int, isa: VectorISA) -> int:
-    """Additions, loads with 32-bit offsets, each piece's sums in and out."""
+def block_bytes(block: BlockCounts, isa: VectorISA) -> int:
+    """The same of a block: additions, loads with 32-bit offsets, each piece's sums in and out."""
     add, load = (6, 10) if isa.vector_bytes == 64 else (4, 8)
-    return add * adds + load * (loads + 2 * rows * pieces) + _LINE * pieces
+    moved = block.loads + 2 * block.rows * block.pieces
+    return add * block.adds + load * moved + _LINE * block.pieces
 
 
 def llvm_function(name: str, programs: Sequence[Sequence[str]], isa: VectorISA) -> str:

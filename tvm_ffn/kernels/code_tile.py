@@ -16,7 +16,7 @@ from tvm_ffn.kernels.tiled_conv2d import Tile, TiledConv2d
 def tile_for(geometry: ConvGeometry, isa: VectorISA, style: CodeStyle) -> int:
     """Pixels of a tile: about the ``style``'s vectors, all tiles alike with nothing beyond the last pixel or little."""
     vectors, rest = divmod(geometry.pixels, isa.lanes)
-    exact = [size for size in range(style.vectors // 2, 2 * style.vectors) if vectors % size == 0]
+    exact = [size for size in range(max(1, style.vectors // 2), 2 * style.vectors) if vectors % size == 0]
     if rest == 0 and exact:
         return min(exact, key=lambda size: abs(size - style.vectors)) * isa.lanes
     vectors += rest > 0

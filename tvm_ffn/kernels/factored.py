@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,34 +80,23 @@ class FactoredProduct:
         a, outer, split = arguments, (images, self.parts), self.split
         terms, outputs = self.terms // split, self.outputs // split
         ends = a.ends.with_copied_residual(copy)
-        first = row_table_sum(
-            b,
-            "y",
-            a.codes_y,
-            self.cut_y,
-            inputs=self.inputs,
-            rows=terms,
-            outer=outer,
-            pixels=pixels,
-            value=lambda n, j, k, p: read(n, j // split, k, p),
-        )
+        product = partial(row_table_sum, b, outer=outer, pixels=pixels)
+
+        def input_of(n: Any, j: Any, k: Any, p: Any) -> Any:
+            return read(n, j // split, k, p)
+
+        first = product("y", a.codes_y, self.cut_y, inputs=self.inputs, rows=terms, value=input_of)
 
         def requantized(n: Any, j: Any, k: Any, p: Any) -> Any:
             scale = a.middle_scale[j // split, j % split * terms + k]
             return ep.requantize(first[n, j, k, p], scale, self.middle_limit)
 
         middle = b.compute("middle", (*outer, terms, pixels), "int16", requantized)
-        second = row_table_sum(
-            b,
-            "x",
-            a.codes_x,
-            self.cut_x,
-            inputs=self.terms,
-            rows=outputs,
-            outer=outer,
-            pixels=pixels,
-            value=lambda n, j, k, p: middle[n, j // split * split + k // terms, k % terms, p],
-        )
+
+        def term_of(n: Any, j: Any, k: Any, p: Any) -> Any:
+            return middle[n, j // split * split + k // terms, k % terms, p]
+
+        second = product("x", a.codes_x, self.cut_x, inputs=self.terms, rows=outputs, value=term_of)
 
         def stored(n: Any, j: Any, m: Any, p: Any) -> Any:
             channel = (j // split, j % split * outputs + m)

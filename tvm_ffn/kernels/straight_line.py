@@ -96,13 +96,33 @@ def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: Vecto
     return pieces
 
 
-def block_counts(ternary: np.ndarray, window: int) -> tuple[int, int]:
-    """Additions and loads of a block's code for one vector, without making it."""
+@dataclass(frozen=True)
+class BlockCounts:
+    """Rows of a block of code, its pieces, and its additions and loads for one vector."""
+
+    rows: int
+    pieces: int
+    adds: int
+    loads: int
+
+
+def block_counts(ternary: np.ndarray, window: int) -> BlockCounts:
+    """What `emit_block` would make, without making it."""
     mates = match_pairs(ternary, window)
-    first = np.flatnonzero(mates > np.arange(len(mates)))
-    products = ternary[:, first] * ternary[:, mates[first]]
-    saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0).sum() for sign in (1, -1))
-    return int(np.count_nonzero(ternary) - saved), int(np.count_nonzero(ternary.any(0)))
+    order = np.arange(len(mates))
+    users = np.count_nonzero(ternary, axis=0)
+    products = ternary * ternary[:, mates]
+    saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0) for sign in (1, -1))
+    paired = users + users[mates] - saved + 2  # with both loads
+    alone = users + (users > 1)  # a lone row adds it from memory
+    lines = np.where(mates < 0, alone, np.where(mates > order, paired, 0)).cumsum()
+    pieces, end, last = 0, -1, len(lines) - 1
+    while end < last:
+        done = lines[end] if end >= 0 else 0
+        end = min(int(np.searchsorted(lines, done + PIECE)), last)
+        pieces += 1
+    adds = users.sum() - saved[mates > order].sum()
+    return BlockCounts(len(ternary), pieces, int(adds), int(np.count_nonzero(users)))
 
 
 @dataclass(frozen=True)

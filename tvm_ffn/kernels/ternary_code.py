@@ -16,7 +16,7 @@ from tvm.tirx import Buffer
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_program import block_bytes, llvm_function, program
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.straight_line import Piece, VectorISA, block_counts, emit_block
+from tvm_ffn.kernels.straight_line import BlockCounts, Piece, VectorISA, block_counts, emit_block
 
 INT16_BYTES = 2
 LINE_BYTES = 64
@@ -97,20 +97,18 @@ class TernaryCode:
         return -(-self.rows // -(-self.rows // most))
 
     @cached_property
-    def _counts(self) -> list[tuple[int, int, int]]:
-        """Rows, additions and loads of each block."""
-        blocks = chain.from_iterable(self._blocks)
-        return [(len(b.ternary), *block_counts(b.ternary, self.style.window)) for b in blocks]
+    def _counts(self) -> list[BlockCounts]:
+        return [block_counts(block.ternary, self.style.window) for block in chain.from_iterable(self._blocks)]
 
     @property
     def adds(self) -> int:
         """Additions executed a pixel."""
-        return sum(adds for _, adds, _ in self._counts)
+        return sum(block.adds for block in self._counts)
 
     @property
     def loads(self) -> int:
         """Inputs loaded a pixel: each once in every block of rows that uses it."""
-        return sum(loads for *_, loads in self._counts)
+        return sum(block.loads for block in self._counts)
 
     @property
     def misses(self) -> int:
@@ -122,7 +120,7 @@ class TernaryCode:
     @property
     def code_bytes(self) -> int:
         """Estimate of the machine code."""
-        return sum(block_bytes(*counts, self.isa) for counts in self._counts)
+        return sum(block_bytes(block, self.isa) for block in self._counts)
 
     @cached_property
     def name(self) -> str:
