@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.shapes import Int8Conv, Int8Matmul, TernaryConv, TernaryMatmul
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import Epilogue, with_residual
 
 LIMIT = 127
 TYPICAL = "typical"
@@ -105,7 +105,7 @@ def _single_stage(images: dict[str, np.ndarray]) -> list[tuple[str, str]]:
 def _tail(
     epilogue: Epilogue, rng: np.random.Generator, total: np.ndarray, out_shape: tuple[int, ...], name: str
 ) -> tuple[np.ndarray, ...]:
-    """Bias (g, m), scale, residual and its scale for sums (images, g, m, pixels): outputs spread over their range.
+    """Bias (g, m), scale, residual and its multiplier for sums (images, g, m, pixels): outputs spread over their range.
 
     "exact": unscaled, the bias cancels each output's largest sum: one unit too much or too little there shows.
     """
@@ -120,7 +120,8 @@ def _tail(
     tail = (bias.astype(np.int32), scale.astype(np.float32))
     if not epilogue.residual:
         return tail
-    return *tail, rng.integers(-LIMIT, LIMIT + 1, out_shape).astype(np.int8), one_scale(0.37)
+    residual = rng.integers(-LIMIT, LIMIT + 1, out_shape).astype(np.int8)
+    return *tail, residual, with_residual(epilogue, 0.37)[1]
 
 
 def _product(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -27,11 +27,11 @@ from benchmarks.shapes import (
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
+from tvm_ffn.kernels.epilogue import Epilogue, with_residual
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.kernels.planes import im2col_numpy
-from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
+from tvm_ffn.kernels.pointwise import FRACTION_BITS, Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 
 Columns = Callable[[np.ndarray], np.ndarray]  # activations to (images, groups, inputs, pixels)
@@ -194,8 +194,8 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
         others = extremes(rng, size)
         if size[-2:] == (255, 255):  # every value with every other
             images[TYPICAL][:], others[TYPICAL][:] = (axis - LIMIT for axis in np.indices((255, 255)))
-        scales = {name: (one_scale(0.61), one_scale(0.73)) for name in images} | {
-            "ties": (one_scale(0.5), one_scale(2.0**-9))
+        scales = {name: (one_scale(0.61), with_residual(epilogue, 0.73)[1]) for name in images} | {
+            "ties": (one_scale(0.5), with_residual(epilogue, 2.0**-7)[1])
         }
         images["ties"], others["ties"] = images[TYPICAL], others[TYPICAL]
         runs = {name: (x, scales[name][0], others[name], scales[name][1]) for name, x in images.items()}

@@ -21,8 +21,8 @@ from tvm import relax
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.concat import Concat
-from tvm_ffn.kernels.epilogue import FRACTION_BITS, Epilogue
-from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
+from tvm_ffn.kernels.epilogue import Epilogue, with_residual
+from tvm_ffn.kernels.pointwise import FRACTION_BITS, Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 from tvm_ffn.passes.bounds import stored_bounds
 from tvm_ffn.passes.linear_operator import LinearOperator, Scales, linear_operator
@@ -155,8 +155,11 @@ class _Emitter:
             x = self._reshape(x, (int(np.prod(shape_of(x)[:-1])), shape_of(x)[-1]))
         arguments: list[relax.Expr | np.ndarray] = [x, *built.constants]
         if unit.residual is not None:
-            assert built.residual_scale is not None
-            arguments += [self._reshape(self.integer(unit.residual), built.operator.out_shape), built.residual_scale]
+            assert built.residual_multiplier is not None
+            arguments += [
+                self._reshape(self.integer(unit.residual), built.operator.out_shape),
+                built.residual_multiplier,
+            ]
         kind = "ternary" if solution.is_ternary else "int8"
         self._store(unit, self._call(f"{kind}_{unit.kind}", built.operator, arguments), is_float=is_float)
 
@@ -187,9 +190,10 @@ class _Emitter:
     def _add(self, unit: Unit) -> None:
         first, second = unit.call.args
         out = self.scales[unit.output]
-        ratios = [np.array([self.scales[var] / out], np.float32) for var in (first, second)]
-        operator = Add(shape_of(unit.output), Epilogue("int8", *self._bounds(unit), residual=True))
-        arguments = [self.integer(first), ratios[0], self.integer(second), ratios[1]]
+        scale = np.array([self.scales[first] / out], np.float32)
+        epilogue, multiplier = with_residual(Epilogue("int8", *self._bounds(unit)), self.scales[second] / out)
+        operator = Add(shape_of(unit.output), epilogue)
+        arguments = [self.integer(first), scale, self.integer(second), multiplier]
         self._store(unit, self._call("add", operator, arguments), is_float=False)
 
     def _affine(self, unit: Unit) -> None:

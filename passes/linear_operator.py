@@ -18,7 +18,7 @@ import numpy as np
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.epilogue import Epilogue, with_residual
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.layer_kernel import LayerKernel, LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.passes.bounds import stored_bounds
@@ -52,7 +52,7 @@ class LinearOperator:
 
     operator: Any
     constants: tuple[np.ndarray, ...]
-    residual_scale: np.ndarray | None
+    residual_multiplier: np.ndarray | None
     kernel: str
 
 
@@ -60,11 +60,10 @@ def linear_operator(
     unit: Unit, solution: LayerSolution, scales: Scales, middle_bits: int, plan: KernelPlan
 ) -> LinearOperator:
     """Choose and fill the kernel of one linear unit."""
-    epilogue = _epilogue(unit, scales)
+    epilogue, multiplier = _epilogue(unit, scales)
     steps, alive = _steps(unit, solution, scales)
     shape = (unit.groups, -1)
     scale = (steps / scales.steps.reshape(shape)).astype(np.float32)
-    residual_scale = None if scales.residual is None else np.array([scales.residual / scales.output], np.float32)  # type: ignore[operator]
     kernel = unit_kernel(
         unit, solution, middle_bits, plan, epilogue=epilogue, zero=scales.zero, input_scale=scales.input, alive=alive
     )
@@ -72,7 +71,7 @@ def linear_operator(
     real_bias = _real_bias(unit, solution, scales)
     bias = (np.rint(real_bias.reshape(shape) / steps) - (scales.zero + kernel.raised) * sums).astype(np.int32)
     constants = (*kernel.weights, bias, scale)
-    return LinearOperator(kernel.operator, constants, residual_scale, kernel.family)
+    return LinearOperator(kernel.operator, constants, multiplier, kernel.family)
 
 
 def unit_kernel(
@@ -133,14 +132,16 @@ def _pair(values: Any) -> tuple[int, int]:
     return first, second
 
 
-def _epilogue(unit: Unit, scales: Scales) -> Epilogue:
+def _epilogue(unit: Unit, scales: Scales) -> tuple[Epilogue, np.ndarray | None]:
+    """What follows the sum, and a residual's multiplier."""
     activation = unit.activation
     if scales.output is None:
         lo, hi = (None if np.isinf(v) else float(v) for v in (activation.lo, activation.hi))
-        return Epilogue("float32", lo, hi)
+        return Epilogue("float32", lo, hi), None
     lo, hi = stored_bounds(activation, scales.steps, scales.out_zero)
     zero = 0 if _zero_in_bias(unit) else scales.out_zero
-    return Epilogue("int8", lo, hi, activation.slope, zero, residual=scales.residual is not None)
+    plain = Epilogue("int8", lo, hi, activation.slope, zero)
+    return (plain, None) if scales.residual is None else with_residual(plain, scales.residual / scales.output)
 
 
 def _zero_in_bias(unit: Unit) -> bool:

@@ -57,7 +57,7 @@ class Rates:
 # to 1.6 of the measured one, with 32-byte vectors 0.36 (planes, 1x1 of 1024 inputs: all `misses`) to 1.5. int8 was
 # measured on a Zen 3 with 32-byte vectors beside code and digits, whose predictions give its clock; 64-byte vectors
 # count as two of those (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so
-# one rate, and so have tables over outputs, measured on a Sapphire Rapids at 2.7 GHz.
+# one rate, and so have tables over outputs, measured on a Sapphire Rapids at 2.7 GHz and, of 32 bytes, on the Zen 3.
 _INT8_DENSE = f"{INT8_KERNEL}-dense"
 RATES = {
     (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
@@ -69,6 +69,7 @@ RATES = {
     (DIGITS_KERNEL, 32): Rates(1.20, 15.8, 7.32, start=11.3),
     (DIGITS_KERNEL, 16): Rates(0.694, 12.6, 3.10, start=20.3),
     (LUT_KERNEL, 32): Rates(2.25),
+    (LUT_KERNEL, 16): Rates(1.5),
     (GEMV_KERNEL, 32): Rates(2.14),
     (GEMV_KERNEL, 16): Rates(1.22),
     (INT8_KERNEL, 32): Rates(0.500, 0.632, 4.81),

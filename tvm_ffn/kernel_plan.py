@@ -33,7 +33,7 @@ class KernelPlan:
     share it, else three), ``chunk`` tables alive together (3^table_group rows * 2 bytes * pixel_block each: 12 of three
     inputs and 32 pixels take 20 KB of L1). Lists of digits:
     ``digit_vectors``, at most so many vectors of pixels whose sums are in registers, ``table_kb``, KB of activations
-    that are alive together. Code: ``code_vectors`` of pixels that a piece of code runs over, about; ``code_rows``
+    that are alive together. Code: ``code_vectors`` of pixels that a piece of code runs over, about (half of them in 1x1 kernels of AVX2); ``code_rows``
     outputs of a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are
     matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
     vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvm_ffn.graph import Unit, shape_of
-from tvm_ffn.kernels.straight_line import AVX512, VectorISA, block_counts
+from tvm_ffn.kernels.straight_line import AVX512, VectorISA, piece_counts
 from tvm_ffn.kernels.ternary_code import CodeStyle
 from tvm_ffn.solution import LayerSolution
 from tvm_ffn.unit_rows import positions
@@ -39,4 +39,4 @@ def product_adds(ternary: np.ndarray, isa: VectorISA) -> float:
 
 
 def _block_adds(block: np.ndarray) -> int:
-    return block_counts(block, CodeStyle().window).adds
+    return piece_counts(block, CodeStyle().window).adds

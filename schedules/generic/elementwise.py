@@ -22,3 +22,10 @@ def vectorize(sch: s_tir.Schedule, loop: LoopRV, lanes: int) -> None:
     outer, inner = sch.split(loop, [None, lanes])
     sch.vectorize(inner)
     sch.unroll(outer)
+
+
+def vectorize_end(sch: s_tir.Schedule, loop: LoopRV, lanes: int) -> None:
+    """Vectors along ``loop`` of what narrows sums: twice ``lanes`` int16, which make one whole vector of int8, or
+    ``lanes`` where those do not divide the loop."""
+    pair = 2 * lanes
+    vectorize(sch, loop, lanes if int(sch.get(loop).extent) % pair else pair)

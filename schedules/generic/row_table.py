@@ -18,7 +18,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.tirx import PrimFunc
 
-from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize
+from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize, vectorize_end
 from tvm_ffn.schedules.rule import Machine
 
 FACTORED_OPS = ("ternary_conv2d", "ternary_dense")
@@ -46,7 +46,7 @@ class RowTable:
             group = _tiles(sch, middle, block, lanes, split)
         else:
             sch.compute_at(middle, group, preserve_unit_loops=True)
-            vectorize(sch, sch.get_loops(middle)[-1], lanes)
+            vectorize_end(sch, sch.get_loops(middle)[-1], lanes)
         _stage(sch, "y", group, lanes)
         return sch.mod["main"]
 
@@ -56,7 +56,7 @@ def _tiles(sch: s_tir.Schedule, end: SBlockRV, block: int, lanes: int, split: bo
     image, group, row, pixel = sch.get_loops(end)
     pixel_block, pixel = sch.split(pixel, [None, block])
     sch.reorder(image, pixel_block, group, row, pixel)
-    vectorize(sch, pixel, lanes)
+    vectorize_end(sch, pixel, lanes)
     if split:
         tile = group = sch.fuse(image, pixel_block, group)
     else:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from tvm import s_tir
 from tvm.tirx import PrimFunc
 
-from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize
+from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize_end
 from tvm_ffn.schedules.rule import Machine
 
 
@@ -31,5 +31,5 @@ class Tiled:
             sch.parallel(sch.fuse(*sch.get_loops(block)))
             inner = {sch.get(b).name_hint for b in sch.get_child_blocks(block)}
             for name in sorted({"middle", "epilogue"} & inner):
-                vectorize(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
+                vectorize_end(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
         return sch.mod["main"]

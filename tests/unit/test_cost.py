@@ -22,7 +22,6 @@ from tvm_ffn.kernels.codes import Segments
 from tvm_ffn.kernels.digit_lists import plane_runs
 from tvm_ffn.kernels.straight_line import Piece
 from tvm_ffn.kernels.ternary_code import TernaryCode
-from tvm_ffn.kernels.ternary_lut import TernaryLut
 
 PLANS = {lanes: plan_for("x86_64", 2 * lanes) for lanes in (16, 32)}
 LINEAR = tuple(shape for shape in shapes.tested() if isinstance(shape, shapes.Linear))
@@ -50,7 +49,7 @@ def pieces_of(code: TernaryCode) -> list[Piece]:
 
 
 def weights_of(case: KernelCase) -> tuple[np.ndarray, ...]:
-    """The constant arguments: all but the activation, the residual and its scale."""
+    """The constant arguments: all but the activation, the residual and its multiplier."""
     arguments = case.runs[TYPICAL][1:]
     epilogue = getattr(case.operator, "epilogue", None) or case.operator.product.epilogue
     return arguments[:-2] if epilogue.residual else arguments
@@ -161,9 +160,6 @@ def test_denser_weights_take_longer(family: str, lanes: int) -> None:
 @pytest.mark.parametrize("shape", LINEAR, ids=lambda shape: shape.name)
 def test_every_operator_has_rates_at_every_width(shape: shapes.Shape) -> None:
     operator = case_of(shape).operator
-    if isinstance(operator, TernaryLut):
-        assert predicted_cycles(operator, 32) > 0  # its vectors have one width
-        return
     times = [predicted_cycles(operator, lanes) for lanes in (32, 16, 8)]
     assert times[0] > 0 and times[2] > times[1]
     assert vector_counts(operator, 16)[0] == 2 * vector_counts(operator, 32)[0]

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_ffn.kernels.epilogue import FRACTION_BITS, WIDE, Epilogue, apply_numpy, requantize_numpy
+from tvm_ffn.kernels.epilogue import Epilogue, apply_numpy, requantize_numpy, with_residual
 
 TOTALS = st.integers(-(2**30), 2**30)
 BIASES = st.integers(-(2**29), 2**29)
 INT8 = st.integers(-127, 127)
 SCALES = st.floats(2.0**-30, 8.0, width=32)
+INT16 = -(2**15), 2**15 - 1
+PLAIN = Epilogue()
 BOUNDS = st.sampled_from([(-127, 127), (0, 127), (0, 96), (-100, -3)])
 
 
@@ -33,21 +35,21 @@ def clip(value: int, lo: int, hi: int) -> int:
     return min(max(value, lo), hi)
 
 
-def stored(total: int, bias: int, scale: float, spec: Epilogue, residual: tuple[int, float] | None = None) -> int:
+def stored(total: int, bias: int, scale: float, spec: Epilogue, residual: tuple[int, int] | None = None) -> int:
     """The definition, one output at a time; `round` of a fraction takes ties to even."""
     assert spec.lo is not None and spec.hi is not None
     value, bounds = f32(total + bias), (int(spec.lo), int(spec.hi))
     factor = float(product(scale, float(np.float32(spec.slope)))) if value < 0 else scale
     if residual is None:
         return clip(round(product(value, factor)) + spec.zero, *bounds)
-    one = 1 << FRACTION_BITS
-    terms = product(value, factor * one), product(residual[0], residual[1] * one)
-    fixed = sum(clip(round(term), -int(WIDE), int(WIDE)) for term in terms)
-    return clip((fixed + one // 2) // one + spec.zero, *bounds)
+    one = 1 << spec.fraction_bits
+    own = clip(round(product(value, factor * one)), *INT16)
+    fixed = clip(own + residual[0] * residual[1] // 256, *INT16)
+    return clip(clip(fixed + one // 2 + spec.zero * one, *INT16) // one, *bounds)
 
 
-def run(spec: Epilogue, total: int, bias: int, scale: float, residual: tuple[int, float] | None = None) -> float:
-    extra = None if residual is None else (np.array([residual[0]], np.int8), np.array([residual[1]], np.float32))
+def run(spec: Epilogue, total: int, bias: int, scale: float, residual: tuple[int, int] | None = None) -> float:
+    extra = None if residual is None else (np.array([residual[0]], np.int8), np.array([residual[1]], np.int16))
     out = apply_numpy(spec, np.array([total]), np.array([bias], np.int32), np.array([scale], np.float32), extra)
     assert out.dtype == spec.out_dtype
     return out[0].item()
@@ -67,22 +69,43 @@ def test_leaky_with_a_zero_point(
     assert run(spec, total, bias, scale) == stored(total, bias, scale, spec)
 
 
+def with_scale(scale: float, spec: Epilogue = PLAIN) -> tuple[Epilogue, int]:
+    found, multiplier = with_residual(spec, scale)
+    assert multiplier.dtype == np.int16
+    return found, int(multiplier[0])
+
+
 @given(TOTALS, BIASES, SCALES, INT8, SCALES, INT8, BOUNDS)
 def test_residual(
     total: int, bias: int, scale: float, item: int, item_scale: float, zero: int, bounds: tuple[int, int]
 ) -> None:
-    spec = Epilogue("int8", *bounds, zero=zero, residual=True)
-    extra = (item, item_scale)
+    spec, multiplier = with_scale(item_scale, Epilogue("int8", *bounds, zero=zero))
+    extra = (item, multiplier)
     assert run(spec, total, bias, scale, extra) == stored(total, bias, scale, spec, extra)
 
 
-@given(st.integers(-1000, 1000), st.integers(-1000, 1000), st.floats(2.0**-12, 0.5, width=32), INT8, SCALES)
-def test_a_residual_is_added_in_real_numbers(total: int, bias: int, scale: float, item: int, item_scale: float) -> None:
-    """The result is as near the real sum as 1 / 256 of a step for each of two roundings leaves it."""
-    found = run(Epilogue(residual=True), total, bias, scale, (item, item_scale))
-    real = (total + bias) * Fraction(scale) + item * Fraction(item_scale)
-    real = min(max(real, Fraction(-127)), Fraction(127))
-    assert abs(found - real) <= Fraction(1, 2) + Fraction(2, 256)
+@given(st.integers(-(2**20), 2**20), SCALES, INT8, st.floats(2.0**-12, 64.0, width=32), INT8, BOUNDS)
+def test_a_residual_is_added_in_real_numbers(
+    total: int, scale: float, item: int, item_scale: float, zero: int, bounds: tuple[int, int]
+) -> None:
+    """The result is as near the real sum as the last fraction bit, cut and rounded, and the multiplier leave it:
+    saturation in int16 is never seen."""
+    spec, multiplier = with_scale(item_scale, Epilogue("int8", *bounds, zero=zero))
+    found = run(spec, total, 0, scale, (item, multiplier))
+    real = total * Fraction(scale) + item * Fraction(item_scale) + zero
+    real = min(max(real, Fraction(bounds[0])), Fraction(bounds[1]))
+    step = Fraction(1, 2**spec.fraction_bits)
+    rounded_product = abs(total) * Fraction(scale) * Fraction(1, 2**22) if abs(total * scale) < 1024 else 0
+    assert abs(found - real) <= Fraction(1, 2) + step / 2 + step + Fraction(128, 2) * step / 256 + rounded_product
+
+
+@pytest.mark.parametrize(
+    ("scale", "bits"), [(0.001, 6), (1.0, 6), (1.9999, 6), (2.0, 5), (63.9, 1), (64.0, 1), (1e9, 1)]
+)
+def test_a_large_residual_has_fewer_fraction_bits(scale: float, bits: int) -> None:
+    spec, multiplier = with_scale(scale)
+    assert (spec.fraction_bits, spec.residual) == (bits, True)
+    assert multiplier == min(round(scale * 2 ** (bits + 8)), 2**15 - 1)
 
 
 @given(TOTALS, BIASES, SCALES)
@@ -107,7 +130,8 @@ def test_halves_go_to_the_even_neighbour(total: int, expected: int) -> None:
 
 def test_a_residual_sum_rounds_halves_up() -> None:
     """The shift of the fixed-point sum: 0.25 + 0.25, 0.75 + 0.75, and their negatives."""
-    found = [run(Epilogue(residual=True), n, 0, 0.25, (n, 0.25)) for n in (1, 3, -1, -3)]
+    spec, quarter = with_scale(0.25)
+    found = [run(spec, n, 0, 0.25, (n, quarter)) for n in (1, 3, -1, -3)]
     assert found == [1, 2, 0, -1]
 
 
@@ -115,8 +139,9 @@ def test_the_bounds_are_reached_and_kept() -> None:
     assert run(Epilogue(), 10**9, 0, 1.0) == 127
     assert run(Epilogue(), -(10**9), 0, 1.0) == -127
     assert run(Epilogue(lo=0), -5, 0, 1.0) == 0
-    assert run(Epilogue(residual=True), 2**30, 2**29, 8.0, (127, 8.0)) == 127
-    assert run(Epilogue(residual=True), -(2**30), -(2**29), 8.0, (-127, 8.0)) == -127
+    spec, multiplier = with_scale(8.0)
+    assert run(spec, 2**30, 2**29, 8.0, (127, multiplier)) == 127
+    assert run(spec, -(2**30), -(2**29), 8.0, (-127, multiplier)) == -127
 
 
 def test_the_sign_of_sum_and_bias_chooses_the_slope() -> None:

@@ -11,8 +11,8 @@ import pytest
 from tvm_ffn.factorize.native import library
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs, match_pairs_numpy
-from tvm_ffn.kernels.straight_line import AVX2, AVX512, PIECE, Piece, VectorISA, block_counts, emit_block
-from tvm_ffn.kernels.ternary_code import CodeStyle, TernaryCode
+from tvm_ffn.kernels.straight_line import AVX2, AVX512, Piece, VectorISA, emit_piece, piece_counts
+from tvm_ffn.kernels.ternary_code import PIECE, CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
 
 
@@ -69,29 +69,45 @@ def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
 
 @pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 0.95])
-def test_a_block_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float) -> None:
+def test_a_piece_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float) -> None:
     ternary = random_ternary(isa.rows, 390, zeros, seed=3)
     offsets = np.arange(390) * 6 + 2
-    pieces = emit_block(ternary, offsets, 64, isa, 64)
+    piece = emit_piece(ternary, offsets, 64, isa, 64, is_first=True)
     x = np.random.default_rng(4).integers(-127, 128, 390)
-    lines = [line for piece in pieces for line in piece.lines]
-    assert run(lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True))) == (ternary.astype(int) @ x).tolist()
-    adds = sum(piece.adds for piece in pieces)
-    assert adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in lines)
-    assert adds + sum(piece.loads for piece in pieces) >= len(lines)  # a lone load is part of its addition
+    sums = run(piece.lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True)))
+    assert sums == (ternary.astype(int) @ x).tolist()
+    assert piece.adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in piece.lines)
+    assert piece.adds + piece.loads >= len(piece.lines)  # a lone load is part of its addition
+    counted = piece_counts(ternary, 64)
+    assert (counted.rows, counted.adds, counted.loads) == (piece.rows, piece.adds, piece.loads)
     if zeros == 0.5:
-        assert adds < 0.8 * np.count_nonzero(ternary)
+        assert piece.adds < 0.8 * np.count_nonzero(ternary)
 
 
-def test_a_long_block_comes_in_pieces() -> None:
-    ternary = random_ternary(20, 900, 0.5)
-    pieces = emit_block(ternary, np.arange(900) * 64, 128, AVX512, 64)
-    assert block_counts(ternary, 64).pieces == len(pieces)
-    assert len(pieces) > 2
-    assert [piece.is_first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
-    assert {(piece.rows, piece.target) for piece in pieces} == {(20, 128)}
-    assert max(len(piece.lines) for piece in pieces) < PIECE + 50
-    assert [piece.lines for piece in emit_block(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2, 64)] == [[]]
+@pytest.mark.parametrize(("isa", "bounds"), [(AVX512, (0, 900)), (AVX2, (0, 500, 900))], ids=["avx512", "avx2"])
+def test_a_product_comes_in_pieces_that_start_each_sum_once(isa: VectorISA, bounds: tuple[int, ...]) -> None:
+    ternary, x = random_ternary(64, 900, 0.5), np.random.default_rng(4).integers(-127, 128, 900)
+    offsets, row_bytes = np.arange(900) * 64, 96
+    code = TernaryCode(ternary, bounds, offsets, row_bytes, isa, CodeStyle())
+    (pieces,) = code.programs
+    inputs = dict(zip(offsets.tolist(), x.tolist(), strict=True))
+    totals: dict[int, list[int]] = {}
+    for piece in pieces:
+        assert piece.is_first == (piece.target not in totals)
+        sums = np.array(run(piece.lines, isa, inputs)[: piece.rows])
+        totals[piece.target] = (sums + totals.get(piece.target, 0)).tolist()
+    assert 600 < np.mean([len(piece.lines) for piece in pieces]) < 1.1 * PIECE
+    found = np.concatenate([totals[target] for target in sorted(totals)]).reshape(len(bounds) - 1, 64)
+    edges = list(pairwise(bounds))
+    assert (found == [ternary[:, a:b].astype(int) @ x[a:b] for a, b in edges]).all()
+    starts = {target // row_bytes % 64 for target in totals}
+    assert len(totals) == len(starts) * len(edges)
+    assert code.adds == sum(piece.adds for piece in pieces)
+    assert code.code_bytes == sum(code_bytes(piece, isa) for piece in pieces)
+
+
+def test_a_piece_of_zeros_is_empty() -> None:
+    assert emit_piece(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2, 64, is_first=True).lines == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
@@ -120,6 +136,6 @@ def test_some_blocks_stand_for_many() -> None:
     assert product_adds(ternary, AVX512) == pytest.approx(code.adds, rel=0.03)
 
 
-def test_a_block_needs_its_registers() -> None:
+def test_a_piece_needs_its_registers() -> None:
     with pytest.raises(ValueError, match="13 rows does not fit the 16 registers of avx2"):
-        emit_block(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2, 64)
+        emit_piece(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2, 64, is_first=True)

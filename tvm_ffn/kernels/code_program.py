@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm_ffn.kernels.straight_line import BlockCounts, Piece, VectorISA
+from tvm_ffn.kernels.straight_line import Piece, PieceCounts, VectorISA
 
 _LINE = 64  # bytes of a cache line
 _AHEAD = 4  # pieces
@@ -44,14 +44,13 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
 
 def code_bytes(piece: Piece, isa: VectorISA) -> int:
     """Estimate of a piece's machine code, a little high."""
-    return block_bytes(BlockCounts(piece.rows, 1, piece.adds, piece.loads), isa)
+    return counted_bytes(PieceCounts(piece.rows, piece.adds, piece.loads), isa)
 
 
-def block_bytes(block: BlockCounts, isa: VectorISA) -> int:
-    """The same of a block: additions, loads with 32-bit offsets, each piece's sums in and out."""
+def counted_bytes(counts: PieceCounts, isa: VectorISA) -> int:
+    """The same from its counts: additions, loads with 32-bit offsets, its sums in and out."""
     add, load = (6, 10) if isa.vector_bytes == 64 else (4, 8)
-    moved = block.loads + 2 * block.rows * block.pieces
-    return add * block.adds + load * moved + _LINE * block.pieces
+    return add * counts.adds + load * (counts.loads + 2 * counts.rows) + _LINE
 
 
 def llvm_function(name: str, programs: Sequence[Sequence[str]], isa: VectorISA) -> str:

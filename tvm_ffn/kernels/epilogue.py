@@ -1,7 +1,7 @@
 """From an integer sum to the stored activation: bias, scale, residual, activation, rounding.
 
     int8:      y = clip(rint((acc + bias) * factor) + zero, lo, hi)
-    residual:  y = clip(((rint((acc + bias) * factor * 2^8) + rint(r * r_scale * 2^8) + 2^7) >> 8) + zero, lo, hi)
+    residual:  y = clip((sat16(rint((acc + bias) * factor * 2^f)) + (r * multiplier >> 8) + 2^(f-1) >> f) + zero, lo, hi)
     float32:   y = clip((acc + bias) * factor, lo, hi)
 
 ``factor`` is ``scale``, one stored number an output, or ``scale * slope`` where a leaky ReLU meets a negative
@@ -9,25 +9,35 @@
 added after a floating-point multiply: no target can contract the pair to a fused multiply-add, and all targets give
 identical integers. The integer that stands for 0 can ride in the bias, free of charge, unless the sign of the sum
 matters; only then is it ``zero``.
+
+A residual is added in int16 with ``f`` fraction bits, where vectors are twice as long as in int32 and additions
+saturate; with at most `MOST_FRACTION_BITS` of them, saturated sums are beyond what an int8 holds, zero point included.
+Its product's last bit is cut off, not rounded: on average 2^-f-1 of a step.
+
+A vector's conversion to int32 gives the least integer for all that is too small, but not always the largest for what is
+too large: only that is clipped before it. What is below is clipped by the narrowing to int16 and int8, which saturates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-FRACTION_BITS = 8
-WIDE = float(2**22)  # bound on a fixed-point term: far above int8 * 2^8, far below int32
+from tvm_ffn.kernels.codes import INT16_MAX
+
+MOST_FRACTION_BITS = 6
+_INT8, _INT16 = 8, 16
+_LARGE = float(2**30)  # what saturates in any case, and fits int32
 CONSTANT_BYTES = 8  # of bias and scale, for each output channel
 
 
 @dataclass(frozen=True)
 class Epilogue:
     """What follows the integer sum; ``lo`` and ``hi`` in units of the stored value (None: unbounded, float32 only),
-    ``slope`` is that of a leaky ReLU for negative sums."""
+    ``slope`` is that of a leaky ReLU for negative sums; ``fraction_bits`` are those of a sum with a residual."""
 
     out_dtype: str = "int8"
     lo: float | None = -127.0
@@ -35,6 +45,7 @@ class Epilogue:
     slope: float = 1.0
     zero: int = 0
     residual: bool = False
+    fraction_bits: int = MOST_FRACTION_BITS
 
     def __post_init__(self) -> None:
         if self.out_dtype == "float32" and (self.residual or self.zero or self.slope != 1.0):
@@ -46,22 +57,36 @@ class Epilogue:
         return 2 if self.residual else 1
 
 
+def with_residual(spec: Epilogue, scale: float) -> tuple[Epilogue, np.ndarray]:
+    """The epilogue with a residual whose step is ``scale`` of the output's, and its multiplier int16 (1,): with as many
+    fraction bits as keep that in int16. More than 64 steps of the output count as 64: two of them are all it holds."""
+    products = {bits: np.rint(scale * 2.0 ** (bits + _INT8)) for bits in range(MOST_FRACTION_BITS, 0, -1)}
+    bits = next((bits for bits, product in products.items() if product <= INT16_MAX), 1)
+    return replace(spec, residual=True, fraction_bits=bits), np.array([min(products[bits], INT16_MAX)], np.int16)
+
+
 def _clip(value: Any, lo: float | None, hi: float | None) -> Any:
     if hi is not None:
         value = T.min(value, T.float32(hi))
     return value if lo is None else T.max(value, T.float32(lo))
 
 
-def to_int(value: Any, lo: float, hi: float) -> Any:
-    """TensorIR: ``int32(rint(clip(value, lo, hi)))`` for integer bounds, ties to even.
+def to_int(value: Any, hi: float) -> Any:
+    """TensorIR: ``int32(rint(min(value, hi)))``, ties to even; the least int32 for what is below that.
 
     LLVM's ``lrint`` is one conversion instruction on every target; TVM's own ``nearbyint`` is no vector operation.
     """
-    return T.call_llvm_pure_intrin("int32", "llvm.lrint", _clip(value, lo, hi))
+    return T.call_llvm_pure_intrin("int32", "llvm.lrint", T.min(value, T.float32(hi)))
+
+
+def _saturated(value: Any, wide: int, bits: int) -> Any:
+    """TensorIR: the nearest integer of ``bits`` to one of ``wide`` bits; one instruction on most targets."""
+    bound, kind = 2 ** (bits - 1), getattr(T, f"int{wide}")
+    return T.Cast(f"int{bits}", T.max(T.min(value, kind(bound - 1)), kind(-bound)))
 
 
 def apply(spec: Epilogue, total: Any, bias: Any, scale: Any, residual: Any = None) -> Any:
-    """TensorIR expression of the stored value; ``residual`` is the pair (int8 value, float32 scale)."""
+    """TensorIR expression of the stored value; ``residual`` is the pair (int8 value, int16 multiplier)."""
     value = T.Cast("float32", total + bias)
     factor = scale
     if spec.slope != 1.0:
@@ -70,19 +95,34 @@ def apply(spec: Epilogue, total: Any, bias: Any, scale: Any, residual: Any = Non
         return _clip(value * factor, spec.lo, spec.hi)
     assert spec.lo is not None and spec.hi is not None
     if not spec.residual:
-        rounded = to_int(value * factor, spec.lo - spec.zero, spec.hi - spec.zero)
-        return T.Cast("int8", rounded + T.int32(spec.zero) if spec.zero else rounded)
-    item, item_scale = residual
-    one = T.float32(2**FRACTION_BITS)
-    terms = (value * (factor * one), T.Cast("float32", item) * (item_scale * one))
-    fixed = to_int(terms[0], -WIDE, WIDE) + to_int(terms[1], -WIDE, WIDE)
-    rounded = T.shift_right(fixed + T.int32(_half(spec)), T.int32(FRACTION_BITS))
-    return T.Cast("int8", T.max(T.min(rounded, T.int32(int(spec.hi))), T.int32(int(spec.lo))))
+        scaled = value * factor
+        if not spec.zero:
+            return _stored(spec, to_int(scaled, spec.hi), 32)
+        return _stored(spec, to_int(T.max(scaled, T.float32(-_LARGE)), _LARGE) + T.int32(spec.zero), 32)
+    item, multiplier = residual
+    own = _saturated(to_int(value * (factor * T.float32(2**spec.fraction_bits)), _LARGE), 32, _INT16)
+    high = T.Cast("int32", T.shift_left(T.Cast("int16", item), T.int16(_INT8))) * T.Cast("int32", multiplier)
+    fixed = _add_saturated(own, T.Cast("int16", T.shift_right(high, T.int32(_INT16))))
+    rounded = T.shift_right(_add_saturated(fixed, T.int16(_half(spec))), T.int16(spec.fraction_bits))
+    return _stored(spec, rounded, _INT16)
+
+
+def _stored(spec: Epilogue, value: Any, wide: int) -> Any:
+    """TensorIR: an integer of ``wide`` bits as int8 within the bounds."""
+    assert spec.lo is not None and spec.hi is not None
+    narrow = _saturated(value, wide, _INT8)
+    if spec.hi < 2 ** (_INT8 - 1) - 1:
+        narrow = T.min(narrow, T.int8(int(spec.hi)))
+    return T.max(narrow, T.int8(int(spec.lo)))
+
+
+def _add_saturated(a: Any, b: Any) -> Any:
+    return T.call_llvm_pure_intrin("int16", "llvm.sadd.sat", a, b)
 
 
 def _half(spec: Epilogue) -> int:
     """What is added to a fixed-point sum before the shift: half a step, and the zero point in its unit."""
-    return (2 * spec.zero + 1) << (FRACTION_BITS - 1)
+    return (2 * spec.zero + 1) << (spec.fraction_bits - 1)
 
 
 def apply_numpy(
@@ -101,16 +141,21 @@ def apply_numpy(
     if not spec.residual:
         return np.clip(np.rint(value * factor) + spec.zero, spec.lo, spec.hi).astype(np.int8)
     assert residual is not None
-    one = np.float32(2**FRACTION_BITS)
-    terms = [value * (factor * one), residual[0].astype(np.float32) * (residual[1] * one)]
-    fixed = sum(np.clip(np.rint(term), -WIDE, WIDE).astype(np.int32) for term in terms)
-    rounded = ((fixed + 2 ** (FRACTION_BITS - 1)) >> FRACTION_BITS) + spec.zero
+    own = _saturated_numpy(np.rint(value * (factor * np.float32(2**spec.fraction_bits))))
+    fixed = _saturated_numpy(own + (residual[0].astype(np.int32) * residual[1] >> _INT8))
+    rounded = _saturated_numpy(fixed + _half(spec)) >> spec.fraction_bits
     return np.clip(rounded, spec.lo, spec.hi).astype(np.int8)
+
+
+def _saturated_numpy(value: np.ndarray) -> np.ndarray:
+    """The nearest int16, as int32."""
+    return np.clip(value, -INT16_MAX - 1, INT16_MAX).astype(np.int32)
 
 
 def requantize(total: Any, scale: Any, limit: int) -> Any:
     """TensorIR: the middle of a factorised layer, ``clip(rint(total * scale), -limit, limit)`` as int16."""
-    return T.Cast("int16", to_int(T.Cast("float32", total) * scale, -float(limit), float(limit)))
+    narrow = _saturated(to_int(T.Cast("float32", total) * scale, float(limit)), 32, _INT16)
+    return T.max(narrow, T.int16(-limit))
 
 
 def requantize_numpy(total: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:

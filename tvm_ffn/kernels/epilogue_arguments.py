@@ -21,7 +21,7 @@ class EpilogueArguments:
     bias: Buffer
     scale: Buffer
     residual: Buffer | None
-    residual_scale: Buffer | None
+    residual_multiplier: Buffer | None
     out: Buffer
 
     @staticmethod
@@ -29,13 +29,13 @@ class EpilogueArguments:
         b: KernelBuilder, epilogue: Epilogue, channels: tuple[int, int], out_shape: Sequence[int]
     ) -> EpilogueArguments:
         """Declare bias int32 and scale float32 of the shape ``channels`` (groups, m), [residual int8 like the output,
-        its scale float32 (1,)], and the output."""
+        its multiplier int16 (1,)], and the output."""
         return EpilogueArguments(
             epilogue,
             b.arg("bias", channels, "int32"),
             b.arg("scale", channels, "float32"),
             b.arg("residual", out_shape, "int8") if epilogue.residual else None,
-            b.arg("residual_scale", (1,), "float32") if epilogue.residual else None,
+            b.arg("residual_multiplier", (1,), "int16") if epilogue.residual else None,
             b.arg("out", out_shape, epilogue.out_dtype),
         )
 
@@ -46,6 +46,6 @@ class EpilogueArguments:
     def stored(self, total: Any, channel: tuple[Any, Any], place: tuple[Any, ...]) -> Any:
         """The value to be stored for the sum ``total`` of a ``channel`` whose residual lies at ``place``."""
         pair = None
-        if self.residual is not None and self.residual_scale is not None:
-            pair = (self.residual[place], self.residual_scale[0])
+        if self.residual is not None and self.residual_multiplier is not None:
+            pair = (self.residual[place], self.residual_multiplier[0])
         return ep.apply(self.epilogue, total, self.bias[channel], self.scale[channel], pair)

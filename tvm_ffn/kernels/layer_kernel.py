@@ -77,7 +77,9 @@ def planes_kernel(shape: LayerShape, digits: np.ndarray, epilogue: Epilogue, pla
     """Digits int8 (groups, planes, m, n) as code or as lists; a dense layer on few rows has the same numbers from the
     int8 kernel."""
     if shape.geometry is not None and plan.code:
-        code = planes_conv2d(shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan), plan.threads)
+        code = planes_conv2d(
+            shape.geometry, digits, INT8_LIMIT, epilogue, ISAS[plan.isa], _style(plan, shape.geometry), plan.threads
+        )
         return LayerKernel(code, (), f"{PLANES_KERNEL}-{plan.isa}")
     if shape.few_rows:
         return int8_kernel(shape, integer_weights(digits), epilogue, plan)
@@ -124,7 +126,9 @@ def factored_kernel(
         return LayerKernel(gemv, (pack_masks(y[0], LANES), middle_scale, pack_masks(x[0], LANES)), GEMV_KERNEL)
     if shape.geometry is not None and plan.code:
         limits = INT8_LIMIT, limit
-        code = code_conv2d(shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan), plan.threads)
+        code = code_conv2d(
+            shape.geometry, y, x, limits, epilogue, ISAS[plan.isa], _style(plan, shape.geometry), plan.threads
+        )
         return LayerKernel(code, (middle_scale,), f"{CODE_KERNEL}-{plan.isa}")
     cut_y = segments(flat_y, INT8_LIMIT, step=_table_group(plan, terms, INT8_LIMIT), chunk=plan.chunk)
     cut_x = segments(flat_x, limit, step=_table_group(plan, outputs, limit), chunk=plan.chunk)
@@ -157,5 +161,8 @@ def _table_group(plan: KernelPlan, rows: int, limit: int) -> int:
     return min(plan.table_group or (2 if rows <= FEW_TABLE_ROWS else 3), INT16_MAX // limit)
 
 
-def _style(plan: KernelPlan) -> CodeStyle:
-    return CodeStyle(plan.code_vectors, plan.code_rows, plan.pair_window)
+def _style(plan: KernelPlan, geometry: ConvGeometry) -> CodeStyle:
+    """How a layer's code is cut. Half as many vectors where no two inputs share lines and vectors are of 32 bytes, so
+    that more of the sums fit L2: .8 to 1.0 of the time on a Zen 3, 1.07 with 3x3 kernels of 64 inputs."""
+    half = geometry.taps == 1 and plan.isa == "avx2"
+    return CodeStyle(plan.code_vectors // 2 if half else plan.code_vectors, plan.code_rows, plan.pair_window)

@@ -1,6 +1,6 @@
 """Elementwise operators at and between int8 tensors: add, channel-wise affine, rescale, quantise, dequantise.
 
-The fixed-point formula is that of `epilogue`.
+The formulas are those of `epilogue`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 
 Shape = tuple[int, ...]
+FRACTION_BITS = 8  # of `Affine`
+_WIDE = float(2**22)  # bound on its product: far above int8 * 2^8, far below int32
 
 
 @dataclass(frozen=True)
 class Add:
-    """``y = a a_scale + b b_scale`` of two int8 tensors; the epilogue holds the bounds."""
+    """``y = a a_scale + b b_scale`` of two int8 tensors, b as a residual; the epilogue holds the bounds."""
 
     shape: Shape
     epilogue: Epilogue
@@ -31,22 +33,22 @@ class Add:
         return self.shape
 
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: a int8, a_scale float32 (1,), b int8, b_scale float32 (1,), out int8."""
+        """Arguments: a int8, a_scale float32 (1,), b int8, its multiplier int16 (1,), out int8."""
         b = KernelBuilder(name, {"ffn.op": "add"})
         first, first_scale = b.arg("a", self.shape, "int8"), b.arg("a_scale", (1,), "float32")
-        second, second_scale = b.arg("b", self.shape, "int8"), b.arg("b_scale", (1,), "float32")
+        second, multiplier = b.arg("b", self.shape, "int8"), b.arg("multiplier", (1,), "int16")
         out = b.arg("out", self.shape, "int8")
 
         def value(*i: Any) -> Any:
-            pair = (second[i], second_scale[0])
+            pair = (second[i], multiplier[0])
             return ep.apply(self.epilogue, T.Cast("int32", first[i]), T.int32(0), first_scale[0], pair)
 
         b.compute("store", self.shape, "int8", value, out=out)
         return b.finish()
 
-    def reference(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray) -> np.ndarray:
+    def reference(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
-        return ep.apply_numpy(self.epilogue, a, np.zeros((), np.int32), a_scale, (b, b_scale))
+        return ep.apply_numpy(self.epilogue, a, np.zeros((), np.int32), a_scale, (b, multiplier))
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ class Affine:
         out = b.arg("out", self.shape, "int8")
 
         def value(*i: Any) -> Any:
-            product = T.Cast("float32", x[i]) * (scale[i[1]] * T.float32(2**ep.FRACTION_BITS))
-            fixed = ep.to_int(product, -ep.WIDE, ep.WIDE) + offset[i[1]] + T.int32(2 ** (ep.FRACTION_BITS - 1))
-            rounded = T.shift_right(fixed, T.int32(ep.FRACTION_BITS))
+            product = T.Cast("float32", x[i]) * (scale[i[1]] * T.float32(2**FRACTION_BITS))
+            bounded = T.max(product, T.float32(-_WIDE))
+            fixed = ep.to_int(bounded, _WIDE) + offset[i[1]] + T.int32(2 ** (FRACTION_BITS - 1))
+            rounded = T.shift_right(fixed, T.int32(FRACTION_BITS))
             return T.Cast("int8", T.max(T.min(rounded, T.int32(self.hi)), T.int32(self.lo)))
 
         b.compute("store", self.shape, "int8", value, out=out)
@@ -79,15 +82,15 @@ class Affine:
 
     def reference(self, x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
-        one = np.float32(2**ep.FRACTION_BITS)
+        one = np.float32(2**FRACTION_BITS)
         channels = (1, -1, *(1,) * (len(self.shape) - 2))
         product = x.astype(np.float32) * (scale * one).reshape(channels)
         fixed = (
-            np.rint(np.clip(product, -ep.WIDE, ep.WIDE)).astype(np.int32)
+            np.rint(np.clip(product, -_WIDE, _WIDE)).astype(np.int32)
             + offset.reshape(channels)
-            + 2 ** (ep.FRACTION_BITS - 1)
+            + 2 ** (FRACTION_BITS - 1)
         )
-        return np.clip(fixed >> ep.FRACTION_BITS, self.lo, self.hi).astype(np.int8)
+        return np.clip(fixed >> FRACTION_BITS, self.lo, self.hi).astype(np.int8)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Ternary weights as straight-line vector code (the ``code`` family): zeros emit nothing, no index is ever read.
 
-A block keeps the int16 sums of up to ``rows`` outputs in registers and runs through its inputs in matched pairs: load
+A piece keeps the int16 sums of up to ``rows`` outputs in registers and runs through some inputs in matched pairs: load
 a and b, form a + b and a - b where two rows want them, then every row adds or subtracts one of a, b, a + b, a - b.
-It comes in pieces of a length that suits instruction caches; `code_program` strings them together.
+`ternary_code` cuts a matrix into pieces, `code_program` strings them together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 
 from tvm_ffn.kernels.pairing import match_pairs
 
-PIECE = 1400  # instructions: long enough to pay for reading and writing 28 sums, short enough for any instruction cache
 _TEMPORARIES = 4
 PAIR_OF_ZEROS = 4  # the state of two weights of zero, in base 3
 
@@ -37,7 +36,7 @@ class VectorISA:
 
     @property
     def rows(self) -> int:
-        """Outputs of a block: all registers but four."""
+        """Outputs of a piece: all registers but four."""
         return self.registers - _TEMPORARIES
 
     def register(self, index: int) -> str:
@@ -62,7 +61,7 @@ ISAS = {isa.name: isa for isa in (AVX512, AVX2)}
 @dataclass(frozen=True)
 class Piece:
     """Instructions that add some inputs to the sums of ``rows`` outputs, for one vector; the sums lie ``target`` bytes
-    into the output and start at zero in the first piece of a block. Counts are of vector additions and loads."""
+    into the output and start at zero in the first of the pieces that add to them. Counts are of vector additions and loads."""
 
     lines: Sequence[str]
     rows: int
@@ -72,57 +71,45 @@ class Piece:
     loads: int
 
 
-def emit_block(ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int) -> list[Piece]:
-    """Code of a (R, K) ternary block, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes, pairs lie within
+def emit_piece(
+    ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int, *, is_first: bool
+) -> Piece:
+    """Code of a (R, K) ternary matrix, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes, pairs lie within
     ``window``."""
-    rows, columns = ternary.shape
+    rows = len(ternary)
     if rows > isa.rows:
-        raise ValueError(f"a block of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
+        raise ValueError(f"a piece of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
     mates = match_pairs(ternary, window)
     products = ternary * ternary[:, mates]
     same, opposite = ((products > 0).sum(0) > 1).tolist(), ((products < 0).sum(0) > 1).tolist()
     alone, paired = ternary.T.tolist(), (3 * ternary + ternary[:, mates] + PAIR_OF_ZEROS).T.tolist()
     places = offsets.tolist()
-    pieces: list[Piece] = []
     emitter = _Emitter(isa)
     for first, second in enumerate(mates.tolist()):
         if second < 0:
             emitter.single(alone[first], places[first])
         elif second > first:
             emitter.pair(paired[first], places[first], places[second], same[first], opposite[first])
-        if len(emitter.lines) >= PIECE or first == columns - 1:
-            pieces.append(Piece(emitter.lines, rows, target, not pieces, emitter.adds, emitter.loads))
-            emitter = _Emitter(isa)
-    return pieces
+    return Piece(emitter.lines, rows, target, is_first, emitter.adds, emitter.loads)
 
 
 @dataclass(frozen=True)
-class BlockCounts:
-    """Rows of a block of code, its pieces, and its additions and loads for one vector."""
+class PieceCounts:
+    """Rows of a piece of code, and its additions and loads for one vector."""
 
     rows: int
-    pieces: int
     adds: int
     loads: int
 
 
-def block_counts(ternary: np.ndarray, window: int) -> BlockCounts:
-    """What `emit_block` would make, without making it."""
+def piece_counts(ternary: np.ndarray, window: int) -> PieceCounts:
+    """What `emit_piece` would make, without making it."""
     mates = match_pairs(ternary, window)
-    order = np.arange(len(mates))
     users = np.count_nonzero(ternary, axis=0)
     products = ternary * ternary[:, mates]
     saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0) for sign in (1, -1))
-    paired = users + users[mates] - saved + 2  # with both loads
-    alone = users + (users > 1)  # a lone row adds it from memory
-    lines = np.where(mates < 0, alone, np.where(mates > order, paired, 0)).cumsum()
-    pieces, end, last = 0, -1, len(lines) - 1
-    while end < last:
-        done = lines[end] if end >= 0 else 0
-        end = min(int(np.searchsorted(lines, done + PIECE)), last)
-        pieces += 1
-    adds = users.sum() - saved[mates > order].sum()
-    return BlockCounts(len(ternary), pieces, int(adds), int(np.count_nonzero(users)))
+    adds = users.sum() - saved[mates > np.arange(len(mates))].sum()
+    return PieceCounts(len(ternary), int(adds), int(np.count_nonzero(users)))
 
 
 @dataclass(frozen=True)
