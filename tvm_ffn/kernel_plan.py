@@ -31,14 +31,14 @@ class KernelPlan:
 
     Row tables: ``pixel_block`` pixels computed at a time, ``table_group`` inputs to a table (0: two where few outputs
     share it, else three), ``chunk`` tables alive together (3^table_group rows * 2 bytes * pixel_block each: 12 of three
-    inputs and 32 pixels take 20 KB of L1). Lists of digits:
-    ``digit_vectors``, at most so many vectors of pixels whose sums are in registers, ``table_kb``, KB of activations
-    that are alive together. Code: ``code_vectors`` of pixels that a piece of code runs over, about (half of them in 1x1 kernels of AVX2); ``code_rows``
-    outputs of a block, at most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are
-    matched. Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two
-    vectors of pixels), ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense:
-    ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
-    that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
+    inputs and 32 pixels take 20 KB of L1). Lists of digits: ``digit_vectors``, at most so many vectors of pixels whose
+    sums are in registers, ``table_kb``, KB of activations that are alive together. Code: ``code_vectors`` of pixels
+    that a piece of code runs over, about (1x1 kernels with AVX2: half of them); ``code_rows`` outputs of a piece, at
+    most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched. Int8: ``dot_rows``
+    outputs whose sums are in registers, at most (0: as many as there is room for beside two vectors of pixels),
+    ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense: ``dense_vectors`` of
+    outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs that share a table
+    of sums, ``lut_ahead`` KB of their codes prefetched.
     """
 
     isa: str = ""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from tvm import s_tir
 from tvm.tirx import PrimFunc
 
-from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize_end
+from tvm_ffn.schedules.generic.elementwise import schedule_copy, vectorize, vectorize_end
 from tvm_ffn.schedules.rule import Machine
 
 
@@ -30,6 +30,8 @@ class Tiled:
             block = sch.get_sblock(tile)
             sch.parallel(sch.fuse(*sch.get_loops(block)))
             inner = {sch.get(b).name_hint for b in sch.get_child_blocks(block)}
+            if "inputs" in inner:
+                vectorize(sch, sch.get_loops(sch.get_sblock("inputs"))[-1], lanes)
             for name in sorted({"middle", "epilogue"} & inner):
                 vectorize_end(sch, sch.get_loops(sch.get_sblock(name))[-1], lanes)
         return sch.mod["main"]

@@ -42,6 +42,11 @@ def parsed(isa: str) -> tvm.target.Target:
     return targets.parse_target(ISAS[isa])
 
 
+def best_here() -> tvm.target.Target:
+    """The first instruction set that this processor runs."""
+    return next(target for target in map(parsed, ISAS) if targets.runs_here(target))
+
+
 @cache
 def skipped(isa: str) -> pytest.MarkDecorator:
     missing = not targets.runs_here(parsed(isa))
@@ -108,7 +113,7 @@ OTHER_DECISIONS = [  # that the default is not for these
 
 @pytest.mark.parametrize(("name", "decisions"), OTHER_DECISIONS, ids=str)
 def test_decisions_for_the_tuner(name: str, decisions: dict[str, Any]) -> None:
-    target = parsed(next(iter(ISAS)))
+    target = best_here()
     shape = next(shape for shape in TESTED if shape.name == name)
     if not fits(shape, plan(target)):
         pytest.skip("the processor has no kernel of that kind")
@@ -140,7 +145,7 @@ SPLIT = [  # layers of one or two tiles, and the threads that share them
 
 @pytest.mark.parametrize(("name", "threads"), SPLIT, ids=str)
 def test_outputs_shared_by_threads(name: str, threads: int) -> None:
-    target = parsed(next(isa for isa in ISAS if targets.runs_here(parsed(isa))))
+    target = best_here()
     shape = next(shape for shape in TESTED if shape.name == name)
     if not fits(shape, plan(target)):
         pytest.skip("the processor has no kernel of that kind")

@@ -23,7 +23,7 @@ from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -48,10 +48,9 @@ class CodeConv2d(CodeTiledConv2d):
     @cached_property
     def code_y(self) -> TernaryCode:
         """Stage one, reading the planes."""
-        offsets = plane_offsets(self.geometry, self.pixels)
         y = block_diagonal(self.y)
         bounds = column_bounds(y, self.limits[0])
-        return TernaryCode(y, bounds, offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split)
+        return TernaryCode(y, bounds, self.offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split)
 
     @cached_property
     def code_x(self) -> TernaryCode:
@@ -107,7 +106,7 @@ class CodeConv2d(CodeTiledConv2d):
 
     def _middle(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "y_code"; the requantised value of a part's term k at pixel p."""
-        first = self.code_y.product(b, "y_code", *self.inputs_of(tile), self.tile, tile.part)
+        first = self.code_y.product(b, "y_code", *self.inputs_of(b, tile), self.tile, tile.part)
         rows = self.geometry.groups * self.terms // self.split
 
         def requantized(k: Any, p: Any) -> Any:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
 
+from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import CodeStyle
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, plane_offsets
 from tvm_ffn.kernels.tiled_conv2d import Tile, TiledConv2d
 
 
@@ -52,8 +55,32 @@ class CodeTiledConv2d(TiledConv2d):
     def parts(self) -> int:
         return self.split
 
-    def inputs_of(self, tile: Tile) -> tuple[Any, Any]:
-        """The region of the planes that the code reads, and its first element."""
+    @property
+    def copies_tiles(self) -> bool:
+        """Whether each tile copies its own inputs, which then come from L2: those of a 1x1 kernel are its pixels."""
+        return self.geometry.is_image and self.fills_rows and self.split == 1
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Byte offset of each input, all groups' in turn, from the first pixel of a tile."""
+        if self.copies_tiles:
+            return np.arange(self.geometry.channels) * self.tile * INT16_BYTES
+        return plane_offsets(self.geometry, self.pixels)
+
+    def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
+        """Block "planes", or the image itself where `copies_tiles`."""
+        return x if self.copies_tiles else super().planes_in(b, x)
+
+    def inputs_of(self, b: KernelBuilder, tile: Tile) -> tuple[Any, Any]:
+        """The region that the code reads, and its first element; block "inputs" where `copies_tiles`."""
         g = self.geometry
-        region = tile.source[tile.image, 0 : g.channels, 0 : g.span(self.pixels)]
-        return region, tile.source[tile.image, 0, tile.index * self.tile]
+        if not self.copies_tiles:
+            region = tile.source[tile.image, 0 : g.channels, 0 : g.span(self.pixels)]
+            return region, tile.source[tile.image, 0, tile.index * self.tile]
+
+        def pixel(k: Any, p: Any) -> Any:
+            place = tile.index * self.tile + p
+            return T.Cast("int16", tile.source[tile.image, k, place // g.width, place % g.width])
+
+        inputs = b.compute("inputs", (g.channels, self.tile), "int16", pixel)
+        return inputs[0 : g.channels, 0 : self.tile], inputs[0, 0]

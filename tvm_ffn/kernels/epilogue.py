@@ -1,7 +1,8 @@
 """From an integer sum to the stored activation: bias, scale, residual, activation, rounding.
 
     int8:      y = clip(rint((acc + bias) * factor) + zero, lo, hi)
-    residual:  y = clip((sat16(rint((acc + bias) * factor * 2^f)) + (r * multiplier >> 8) + 2^(f-1) >> f) + zero, lo, hi)
+    residual:  y = clip((sat16(rint((acc + bias) * factor * 2^f)) + (r * multiplier >> 8) + 2^(f-1) >> f) + zero,
+                        lo, hi)
     float32:   y = clip((acc + bias) * factor, lo, hi)
 
 ``factor`` is ``scale``, one stored number an output, or ``scale * slope`` where a leaky ReLU meets a negative

@@ -27,7 +27,7 @@ from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, plane_offsets, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -53,9 +53,14 @@ class PlanesConv2d(CodeTiledConv2d):
         whole = block_diagonal(self.digits)
         inputs = whole.shape[2]
         flat = whole.reshape(self.planes, self.split, -1, inputs).transpose(1, 0, 2, 3).reshape(-1, inputs)
-        offsets = plane_offsets(self.geometry, self.pixels)
         return TernaryCode(
-            flat, column_bounds(flat, self.limit), offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split
+            flat,
+            column_bounds(flat, self.limit),
+            self.offsets,
+            self.tile * INT16_BYTES,
+            self.isa,
+            self.style,
+            self.split,
         )
 
     @cached_property
@@ -92,7 +97,7 @@ class PlanesConv2d(CodeTiledConv2d):
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
         """Block "y_code"; the planes are joined where the sum is read."""
-        planes = self.code.product(b, "y_code", *self.inputs_of(tile), self.tile, tile.part)
+        planes = self.code.product(b, "y_code", *self.inputs_of(b, tile), self.tile, tile.part)
 
         def joined(run: range, segment: int, m: Any, p: Any) -> Any:
             result = planes[segment, run.start * self.rows + m, p]

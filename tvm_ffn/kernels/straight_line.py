@@ -61,7 +61,8 @@ ISAS = {isa.name: isa for isa in (AVX512, AVX2)}
 @dataclass(frozen=True)
 class Piece:
     """Instructions that add some inputs to the sums of ``rows`` outputs, for one vector; the sums lie ``target`` bytes
-    into the output and start at zero in the first of the pieces that add to them. Counts are of vector additions and loads."""
+    into the output and start at zero in the first of the pieces that add to them. Counts are of vector additions and
+    loads."""
 
     lines: Sequence[str]
     rows: int
