@@ -14,6 +14,7 @@ import numpy as np
 
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.digit_lists import integer_weights
+from tvm_ffn.kernels.epilogue import with_residual
 from tvm_ffn.kernels.layer_kernel import INT8_LIMIT, LayerKernel, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.tuning.task import FACTORS, PLANES, Task
 
@@ -49,7 +50,7 @@ class Problem:
         if not t.epilogue.residual:
             return values
         residual = self._rng("residual").integers(-INT8_LIMIT, INT8_LIMIT + 1, kernel.operator.out_shape, np.int8)
-        return (*values, residual, np.ones(1, np.float32))
+        return (*values, residual, with_residual(t.epilogue, 1.0)[1])
 
     @cached_property
     def expected(self) -> np.ndarray:
