@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--tvm-trials", type=int, help="of TVM's own MetaSchedule in all (default: as many as ours)")
+    parser.add_argument("--optimize", choices=("size", "speed"), default="size", help="speed: weights may be code")
     parser.add_argument("--cpu", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -40,7 +41,8 @@ def main() -> None:
 
 
 def layers(options: argparse.Namespace) -> dict[str, Any]:
-    """Two 3x3, two 1x1, a depthwise-separable pair and a dense layer, with their default forms of weights."""
+    """Two 3x3, two 1x1, a depthwise-separable pair and a dense layer, with their default forms of weights; as code by
+    default where that may be, as `tvm_ffn.compile` does with ``optimize="speed"``."""
     from tvm_ffn import targets
     from tvm_ffn.kernel_plan import default_plan
     from tvm_ffn.kernels.epilogue import Epilogue
@@ -50,11 +52,15 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
     from tvm_ffn.tuning.session import Session
     from tvm_ffn.tuning.task import FACTORS, INT8, PLANES, Task
 
+    code = options.optimize == "speed"
+
     def conv(channels: int, outputs: int, size: int, kernel: int, groups: int = 1, form: str = PLANES) -> Task:
         pad = kernel // 2
         g = ConvGeometry(1, channels, size, size, (kernel, kernel), (1, 1), (pad,) * 4, groups=groups)
         terms, density = (6, 0.7) if form == PLANES else (0, 1.0)
-        return Task(form, g, 0, groups, g.inputs, outputs // groups, terms, density, 10, Epilogue())
+        return Task(
+            form, g, 0, groups, g.inputs, outputs // groups, terms, density, 10, Epilogue(), code and form == PLANES
+        )
 
     tasks = [
         conv(64, 64, 56, 3),
@@ -92,7 +98,8 @@ def whole_model(options: argparse.Namespace) -> dict[str, Any]:
 
     target = targets.parse_target("llvm")
     start = time.monotonic()
-    tuned = tvm_ffn.tune(options.model, work_dir=options.work_dir, trials=options.trials)
+    config = tvm_ffn.FFNConfig(optimize=options.optimize)
+    tuned = tvm_ffn.tune(options.model, work_dir=options.work_dir, trials=options.trials, config=config)
     result: dict[str, Any] = {"tune_seconds": time.monotonic() - start, "gain_of_tasks": tuned.gain}
     print(tuned.table())
     runs = {}
@@ -102,7 +109,7 @@ def whole_model(options: argparse.Namespace) -> dict[str, Any]:
         "tuned": tuned_table(target, options.work_dir),
     }
     for name, table in tables.items():
-        c = random_compilation(options.model, target, tvm_ffn.FFNConfig())
+        c = random_compilation(options.model, target, config)
         c.tuned = table
         module = finish(run(c, start_at="choose"))
         x = random_inputs(module.inputs, 1)

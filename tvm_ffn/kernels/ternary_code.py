@@ -132,10 +132,11 @@ class TernaryCode:
 
     @property
     def misses(self) -> int:
-        """Those that come from L2: the lines that one pixel's inputs lie on, in every block, if L1 does not hold them.
-        (The taps of a 3x3 kernel share lines, the channels of a 1x1 kernel do not.)"""
+        """Inputs that come from L2 a pixel, if L1 does not hold the lines that one pixel's inputs lie on: one a line
+        and run of inputs, whose other blocks find them in L1. (The taps of a 3x3 kernel share lines, the channels of a
+        1x1 kernel do not.)"""
         lines = len(np.unique(self.offsets // LINE_BYTES))
-        return self.loads * lines // len(self.offsets) if lines > L1_LINES else 0
+        return lines if lines > L1_LINES else 0
 
     @property
     def code_bytes(self) -> int:

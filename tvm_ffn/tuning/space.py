@@ -46,7 +46,7 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     conv = task.geometry is not None
     if task.code and plan.isa:
         choices["code"] = (0, 1)
-        choices["code_vectors"] = (6, 12, 24, 48)
+        choices["code_vectors"] = (4, 6, 8, 12, 16, 24, 48)
         choices["code_rows"] = _ROWS_OF_CODE[plan.isa]
         choices["pair_window"] = (16, 64, 192)
     if task.form == PLANES and not task.shape.few_rows:
