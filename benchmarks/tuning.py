@@ -52,15 +52,14 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
     from tvm_ffn.tuning.session import Session
     from tvm_ffn.tuning.task import FACTORS, INT8, PLANES, Task
 
-    code = options.optimize == "speed"
+    may_be_code = options.optimize == "speed"
 
     def conv(channels: int, outputs: int, size: int, kernel: int, groups: int = 1, form: str = PLANES) -> Task:
         pad = kernel // 2
         g = ConvGeometry(1, channels, size, size, (kernel, kernel), (1, 1), (pad,) * 4, groups=groups)
         terms, density = (6, 0.7) if form == PLANES else (0, 1.0)
-        return Task(
-            form, g, 0, groups, g.inputs, outputs // groups, terms, density, 10, Epilogue(), code and form == PLANES
-        )
+        code = may_be_code and form == PLANES
+        return Task(form, g, 0, groups, g.inputs, outputs // groups, terms, density, 10, Epilogue(), code)
 
     tasks = [
         conv(64, 64, 56, 3),

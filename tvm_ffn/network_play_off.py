@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from tvm_ffn import targets
 from tvm_ffn.bench import kernel_times
 from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig
@@ -77,7 +78,8 @@ def layer_seconds(
     model: Any, target: tvm.target.Target, config: FFNConfig, tables: Sequence[TunedTable], threads: int
 ) -> dict[Task, list[float]]:
     """For each task of the model seconds of its layers with the decisions of each table, medians of kernels that are
-    timed in all networks in turn."""
+    timed in all networks in turn, on so many ``threads``."""
+    target = targets.with_threads(target, threads)
     solved = random_compilation(model, target, config)
     built = [run(for_target(solved, target, table), start_at="choose") for table in tables]
     modules = [finish(c) for c in built]

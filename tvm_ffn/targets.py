@@ -107,6 +107,11 @@ def threads(target: tvm.target.Target) -> int:
     return len(os.sched_getaffinity(0)) if runs_here(target) else CORES_OF_A_DEVICE
 
 
+def with_threads(target: tvm.target.Target, count: int) -> tvm.target.Target:
+    """The target with so many cores."""
+    return parse_target({**target_dict(target), "num-cores": count})
+
+
 def describe(target: tvm.target.Target) -> str:
     """Return the target in the short legacy form, for reports."""
     options = target_dict(target)

@@ -20,6 +20,7 @@ from tvm_ffn.targets import (
     target_dict,
     threads,
     vector_bytes,
+    with_threads,
     vector_registers,
 )
 
@@ -105,6 +106,13 @@ def test_mistakes(written: Any, message: str, capfd: pytest.CaptureFixture[str])
         parse_target(written)
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_with_other_cores() -> None:
+    target = parse_target("llvm -mtriple=x86_64 -mcpu=x86-64-v3 -num-cores=2")
+    other = with_threads(target, 7)
+    assert (threads(target), threads(other)) == (2, 7)
+    assert target_dict(other) == {**target_dict(target), "num-cores": 7}
 
 
 @pytest.mark.parametrize(
