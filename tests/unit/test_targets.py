@@ -20,8 +20,8 @@ from tvm_ffn.targets import (
     target_dict,
     threads,
     vector_bytes,
-    with_threads,
     vector_registers,
+    with_threads,
 )
 
 
