@@ -137,5 +137,5 @@ def test_some_blocks_stand_for_many() -> None:
 
 
 def test_a_piece_needs_its_registers() -> None:
-    with pytest.raises(ValueError, match="13 rows does not fit the 16 registers of avx2"):
-        emit_piece(np.ones((13, 2), np.int8), np.array([0, 2]), 0, AVX2, 64, is_first=True)
+    with pytest.raises(ValueError, match="14 rows does not fit the 16 registers of avx2"):
+        emit_piece(np.ones((14, 2), np.int8), np.array([0, 2]), 0, AVX2, 64, is_first=True)

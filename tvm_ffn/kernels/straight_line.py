@@ -1,7 +1,8 @@
 """Ternary weights as straight-line vector code (the ``code`` family): zeros emit nothing, no index is ever read.
 
 A piece keeps the int16 sums of up to ``rows`` outputs in registers and runs through some inputs in matched pairs: load
-a and b, form a + b and a - b where two rows want them, then every row adds or subtracts one of a, b, a + b, a - b.
+a and b, form a + b where two rows want it, and a - b after it in the same register, and every row adds or subtracts one
+of a, b, a + b, a - b.
 `ternary_code` cuts a matrix into pieces, `code_program` strings them together.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from tvm_ffn.kernels.pairing import match_pairs
 
-_TEMPORARIES = 4
+_TEMPORARIES = 3
 PAIR_OF_ZEROS = 4  # the state of two weights of zero, in base 3
 
 
@@ -36,7 +37,7 @@ class VectorISA:
 
     @property
     def rows(self) -> int:
-        """Outputs of a piece: all registers but four."""
+        """Outputs of a piece: all registers but three."""
         return self.registers - _TEMPORARIES
 
     def register(self, index: int) -> str:
@@ -44,7 +45,7 @@ class VectorISA:
 
     @property
     def sums(self) -> list[str]:
-        """Registers of the rows' sums. The first four are left for inputs: AVX2 encodes them shorter as operands."""
+        """Registers of the rows' sums. The first are left for inputs: AVX2 encodes them shorter as operands."""
         return [self.register(index) for index in range(_TEMPORARIES, self.registers)]
 
     @property
@@ -113,28 +114,32 @@ def piece_counts(ternary: np.ndarray, window: int) -> PieceCounts:
     return PieceCounts(len(ternary), int(adds), int(np.count_nonzero(users)))
 
 
+_BOTH, _DIFFERENCE, _ALONE = range(3)  # what of a pair an instruction of a row reads
+
+
 @dataclass(frozen=True)
 class _Texts:
-    """Instructions that are the same in every block of an ISA, by row: ``single[row][weight + 1]`` adds a lone input,
-    ``pair[same, opposite][row][3 * first + second + PAIR_OF_ZEROS]`` two, whose sum or difference may be there."""
+    """Instructions that are the same in every piece of an ISA, by row: ``single[row][weight + 1]`` adds a lone input,
+    ``pair[same, opposite][row][3 * first + second + PAIR_OF_ZEROS]`` two, whose sum or difference may be there: what
+    they read, and themselves."""
 
     single: Sequence[Sequence[str]]
-    pair: Mapping[tuple[bool, bool], Sequence[Sequence[Sequence[str]]]]
+    pair: Mapping[tuple[bool, bool], Sequence[Sequence[tuple[int, Sequence[str]]]]]
 
 
 @cache
 def _texts(isa: VectorISA) -> _Texts:
-    a, b, both, difference = (isa.register(index) for index in range(_TEMPORARIES))
+    a, b, joined = (isa.register(index) for index in range(_TEMPORARIES))
 
     def update(register: str, weight: int, source: str) -> str:
         return f"{'vpaddw' if weight > 0 else 'vpsubw'} {source},{register},{register}"
 
-    def updates(register: str, p: int, q: int, same: bool, opposite: bool) -> list[str]:
+    def updates(register: str, p: int, q: int, same: bool, opposite: bool) -> tuple[int, list[str]]:
         if p * q > 0 and same:
-            return [update(register, p, both)]
+            return _BOTH, [update(register, p, joined)]
         if p * q < 0 and opposite:
-            return [update(register, p, difference)]
-        return [update(register, weight, source) for weight, source in ((p, a), (q, b)) if weight]
+            return _DIFFERENCE, [update(register, p, joined)]
+        return _ALONE, [update(register, weight, source) for weight, source in ((p, a), (q, b)) if weight]
 
     weights = (-1, 0, 1)
     pair = {
@@ -151,7 +156,7 @@ class _Emitter:
     def __init__(self, isa: VectorISA) -> None:
         self.isa = isa
         self.texts = _texts(isa)
-        self.a, self.b, self.sum, self.difference = (isa.register(index) for index in range(_TEMPORARIES))
+        self.a, self.b, self.joined = (isa.register(index) for index in range(_TEMPORARIES))
         self.lines: list[str] = []
         self.adds = self.loads = 0
 
@@ -174,12 +179,17 @@ class _Emitter:
         self._load(self.b, place_b)
         self.loads += 2
         before = len(self.lines)
-        if same:
-            self.lines.append(f"vpaddw {self.b},{self.a},{self.sum}")
-        if opposite:
-            self.lines.append(f"vpsubw {self.b},{self.a},{self.difference}")
+        rows: tuple[list[str], list[str], list[str]] = ([], [], [])
         for text, state in zip(self.texts.pair[same, opposite], states, strict=False):
-            self.lines += text[state]
+            reads, lines = text[state]
+            rows[reads].extend(lines)
+        if same:
+            self.lines.append(f"vpaddw {self.b},{self.a},{self.joined}")
+            self.lines += rows[_BOTH]
+        if opposite:
+            self.lines.append(f"vpsubw {self.b},{self.a},{self.joined}")
+            self.lines += rows[_DIFFERENCE]
+        self.lines += rows[_ALONE]
         self.adds += len(self.lines) - before
 
     def _load(self, register: str, place: int) -> None:
