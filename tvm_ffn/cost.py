@@ -48,34 +48,35 @@ class Rates:
     start: float = 0.0
 
 
-# From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`, on
-# one core of a Zen 4 at 3.66 GHz. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes a
-# cycle: code reaches that. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition
-# by masks is a test, a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that
-# ends an output (joining planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights
-# from beyond L2. The rates of a family rest on seven shapes: of a shape left out of the fit the predicted time is 0.65
-# to 1.6 of the measured one, with 32-byte vectors 0.36 (planes, 1x1 of 1024 inputs: all `misses`) to 1.5. int8 was
-# measured on a Zen 3 with 32-byte vectors beside code and digits, whose predictions give its clock; 64-byte vectors
-# count as two of those (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so
-# one rate, and so have tables over outputs, measured on a Sapphire Rapids at 2.7 GHz and, of 32 bytes, on the Zen 3.
+# From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`.
+# 32-byte vectors on one core of a Zen 3, taken for 3.1 GHz; 64-byte ones on a Zen 4 at 3.66 GHz, of earlier kernels,
+# whose ends took up to twice as long. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes
+# a cycle. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition by masks is a test,
+# a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that ends an output (joining
+# planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights from beyond L2, "miss" a
+# line from L2 whose sums pass L2 too. The rates of a family rest on seven shapes: of a shape left out of the fit the
+# predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.78 to 1.6 (planes: 0.76 to 1.12 with the miss
+# of code; their own was 32, of one shape only). int8 with 64-byte vectors counts as two of 32 bytes as first measured
+# (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so one rate, and so have
+# tables over outputs, of 64 bytes measured on a Sapphire Rapids at 2.7 GHz.
 _INT8_DENSE = f"{INT8_KERNEL}-dense"
 RATES = {
     (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
-    (ROWS_KERNEL, 16): Rates(0.776, 6.05, 7.06),
+    (ROWS_KERNEL, 16): Rates(0.789, 4.80, 5.19),
     (CODE_KERNEL, 32): Rates(0.545, 7.69, 6.79, miss=0.690, byte=0.010),
-    (CODE_KERNEL, 16): Rates(0.250, 5.12, 6.60, load=0.230, miss=0.442, byte=0.072),
+    (CODE_KERNEL, 16): Rates(0.250, 2.82, 3.60, load=0.292, miss=4.91, byte=0.062),
     (PLANES_KERNEL, 32): Rates(0.500, 26.4, 15.5, load=0.357, miss=0.255, byte=0.036),
-    (PLANES_KERNEL, 16): Rates(0.250, 13.4, 13.4, load=0.401, miss=1.68),
+    (PLANES_KERNEL, 16): Rates(0.250, 8.00, 5.36, load=0.535, miss=4.91, byte=0.012),
     (DIGITS_KERNEL, 32): Rates(1.20, 15.8, 7.32, start=11.3),
-    (DIGITS_KERNEL, 16): Rates(0.694, 12.6, 3.10, start=20.3),
+    (DIGITS_KERNEL, 16): Rates(0.878, 5.49, 2.33, start=4.43),
     (LUT_KERNEL, 32): Rates(2.25),
     (LUT_KERNEL, 16): Rates(1.5),
     (GEMV_KERNEL, 32): Rates(2.14),
-    (GEMV_KERNEL, 16): Rates(1.22),
+    (GEMV_KERNEL, 16): Rates(1.21),
     (INT8_KERNEL, 32): Rates(0.500, 0.632, 4.81),
-    (INT8_KERNEL, 16): Rates(0.250, 0.316, 2.41),
+    (INT8_KERNEL, 16): Rates(0.250, 0.382, 4.11, byte=0.206),
     (_INT8_DENSE, 32): Rates(2.04),
-    (_INT8_DENSE, 16): Rates(1.02),
+    (_INT8_DENSE, 16): Rates(1.06),
 }
 _FAMILIES = {
     TernaryConv2d: ROWS_KERNEL,
