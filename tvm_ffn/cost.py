@@ -51,14 +51,14 @@ class Rates:
 # From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`.
 # 32-byte vectors on one core of a Zen 3, taken for 3.1 GHz; 64-byte ones on a Zen 4 at 3.66 GHz, of earlier kernels,
 # whose ends took up to twice as long. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes
-# a cycle. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition by masks is a test,
-# a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that ends an output (joining
-# planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights from beyond L2, "miss" a
-# line from L2 whose sums pass L2 too. The rates of a family rest on seven shapes: of a shape left out of the fit the
-# predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.78 to 1.6 (planes: 0.76 to 1.12 with the miss
-# of code; their own was 32, of one shape only). int8 with 64-byte vectors counts as two of 32 bytes as first measured
-# (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so one rate, and so have
-# tables over outputs, of 64 bytes measured on a Sapphire Rapids at 2.7 GHz.
+# a cycle. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition by masks is a
+# test, a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that ends an output
+# (joining planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights from beyond L2,
+# "miss" a line from L2 whose sums pass L2 too. The rates of a family rest on seven shapes: of a shape left out of the
+# fit the predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.78 to 1.6 (planes: 0.76 to 1.12 with
+# the miss of code; their own was 32, of one shape only). int8 with 64-byte vectors counts as two of 32 bytes as first
+# measured (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so one rate, and
+# so have tables over outputs, of 64 bytes measured on a Sapphire Rapids at 2.7 GHz.
 _INT8_DENSE = f"{INT8_KERNEL}-dense"
 RATES = {
     (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
