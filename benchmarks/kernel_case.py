@@ -31,7 +31,7 @@ from tvm_ffn.kernels.epilogue import Epilogue, with_residual
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.kernels.planes import im2col_numpy
-from tvm_ffn.kernels.pointwise import FRACTION_BITS, Add, Affine, Rescale
+from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 
 Columns = Callable[[np.ndarray], np.ndarray]  # activations to (images, groups, inputs, pixels)
@@ -201,12 +201,12 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
         runs = {name: (x, scales[name][0], others[name], scales[name][1]) for name, x in images.items()}
         return KernelCase(Add(size, epilogue), runs)
     if shape.kind == "affine":
-        assert epilogue.lo is not None and epilogue.hi is not None
-        scale = rng.normal(size=size[1]).astype(np.float32)
-        offset = rng.integers(-50 << FRACTION_BITS, 50 << FRACTION_BITS, size[1]).astype(np.int32)
-        runs = {name: (x, scale, offset) for name, x in images.items()}
-        runs["ties"] = (images[TYPICAL], np.full_like(scale, 0.5), np.zeros_like(offset))
-        return KernelCase(Affine(size, int(epilogue.lo), int(epilogue.hi)), runs)
+        operator = Affine(size, epilogue)
+        constants = operator.constants(3 * rng.normal(size=size[1]), rng.uniform(-50, 50, size[1]))
+        runs = {name: (x, *constants) for name, x in images.items()}
+        runs["halves"] = (images[TYPICAL], *operator.constants(np.full(size[1], 0.5), np.zeros(size[1])))
+        runs["beyond"] = (images[TYPICAL], *operator.constants(np.full(size[1], -90.0), np.full(size[1], 1e6)))
+        return KernelCase(operator, runs)
     inputs: dict[str, np.ndarray] = dict(images)
     if shape.in_dtype == "float32":
         inputs = {

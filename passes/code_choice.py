@@ -18,7 +18,7 @@ from tvm_ffn.passes.linear_operator import layer_shape, unit_kernel
 from tvm_ffn.progress import progress
 from tvm_ffn.solution import QuantizedNetwork
 
-# Measured: 15 MB more code cost 0.03 cycles a byte in resnet18 (35 MB in all) on a Cascade Lake with 36 MB of last cache,
+# Measured: 15 MB more code cost 0.03 cycles a byte in resnet18 (35 MB) on a Cascade Lake with 36 MB of last cache,
 # 30 MB more 0.12 (65 MB) on a Zen 3 with 32 MB, .89 of the time with lists of digits. In resnet50 30 to 43 MB more (69,
 # 82 MB) took .91 there and .96 on the Cascade Lake, at 0.34 cycles a byte.
 CACHE_BYTES = 32 << 20

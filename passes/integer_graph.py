@@ -22,7 +22,7 @@ from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.epilogue import Epilogue, with_residual
-from tvm_ffn.kernels.pointwise import FRACTION_BITS, Add, Affine, Rescale
+from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 from tvm_ffn.passes.bounds import stored_bounds
 from tvm_ffn.passes.linear_operator import LinearOperator, Scales, linear_operator
@@ -204,10 +204,11 @@ class _Emitter:
             factor, bias = np.ones_like(constant), constant
         else:
             factor, bias = constant, np.zeros_like(constant) if unit.bias is None else unit.bias
-        scale = (factor * (self.ranges.channel_steps(unit.inputs[0], channels) / out)).astype(np.float32)
-        offset = np.clip(np.rint(bias / out * 2**FRACTION_BITS), -(2**29), 2**29).astype(np.int32)
-        operator = Affine(shape_of(unit.output), *self._bounds(unit))
-        self._store(unit, self._call("affine", operator, [self.integer(unit.inputs[0]), scale, offset]), is_float=False)
+        scale = factor * (self.ranges.channel_steps(unit.inputs[0], channels) / out)
+        operator = Affine(shape_of(unit.output), Epilogue("int8", *self._bounds(unit)))
+        arguments = [self.integer(unit.inputs[0]), *operator.constants(scale, bias / out)]
+        value = self._call("affine", operator, arguments)
+        self._store(unit, value, is_float=False)
 
     def _activation(self, unit: Unit) -> None:
         scale = np.array([self.scales[unit.inputs[0]] / self.scales[unit.output]], np.float32)

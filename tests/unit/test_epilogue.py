@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_ffn.kernels.epilogue import Epilogue, apply_numpy, requantize_numpy, with_residual
+from tvm_ffn.kernels.pointwise import Affine
 
 TOTALS = st.integers(-(2**30), 2**30)
 BIASES = st.integers(-(2**29), 2**29)
@@ -158,3 +159,17 @@ def test_what_a_float_output_cannot_take() -> None:
             Epilogue("float32", None, None, **options)
     assert Epilogue().multiplies == 1
     assert Epilogue(residual=True).multiplies == 2
+
+
+@given(st.floats(-200.0, 200.0, width=32), st.floats(-1000.0, 1000.0, width=32))
+def test_an_affine_step_is_as_near_the_real_numbers_as_its_fraction_bits(scale: float, bias: float) -> None:
+    x, (lo, hi) = np.arange(-127, 128, dtype=np.int8), (-127, 127)
+    operator = Affine((1, 1, len(x)), Epilogue("int8", lo, hi))
+    constants = operator.constants(np.array([scale]), np.array([bias]))
+    assert all(value.dtype == np.int16 for value in constants)
+    found = operator.reference(x.reshape(1, 1, -1), *constants).reshape(-1)
+    real = x * scale + bias
+    unit = 2.0 ** -int(constants[2][0])
+    reached = abs(scale) < 64 and abs(bias) + 127 * abs(scale) < 32000 * unit  # of int16, which saturates beyond
+    if reached or abs(scale) < 1:
+        assert np.abs(found - np.clip(real, lo, hi)).max() <= 0.5 + 1.5 * unit + 127 * unit / 512

@@ -38,7 +38,7 @@ CONSTANT_BYTES = 8  # of bias and scale, for each output channel
 @dataclass(frozen=True)
 class Epilogue:
     """What follows the integer sum; ``lo`` and ``hi`` in units of the stored value (None: unbounded, float32 only),
-    ``slope`` is that of a leaky ReLU for negative sums; ``fraction_bits`` are those of a sum with a residual."""
+    ``slope`` is that of a leaky ReLU for negative sums; ``fraction_bits`` are those of sums in int16."""
 
     out_dtype: str = "int8"
     lo: float | None = -127.0
@@ -59,11 +59,19 @@ class Epilogue:
 
 
 def with_residual(spec: Epilogue, scale: float) -> tuple[Epilogue, np.ndarray]:
-    """The epilogue with a residual whose step is ``scale`` of the output's, and its multiplier int16 (1,): with as many
-    fraction bits as keep that in int16. More than 64 steps of the output count as 64: two of them are all it holds."""
-    products = {bits: np.rint(scale * 2.0 ** (bits + _INT8)) for bits in range(MOST_FRACTION_BITS, 0, -1)}
-    bits = next((bits for bits, product in products.items() if product <= INT16_MAX), 1)
-    return replace(spec, residual=True, fraction_bits=bits), np.array([min(products[bits], INT16_MAX)], np.int16)
+    """The epilogue with a residual whose step is ``scale`` of the output's, and its multiplier int16 (1,)."""
+    bits, multiplier = multipliers(np.array([scale]))
+    return replace(spec, residual=True, fraction_bits=int(bits[0])), multiplier
+
+
+def multipliers(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For products of int8 values and float ``scales``: fraction bits int16, as many as keep each multiplier in int16,
+    and the multipliers. More than 64 steps of the output count as 64: two of them are all it holds."""
+    bits = np.ones(scales.shape, np.int16)
+    for more in range(2, MOST_FRACTION_BITS + 1):
+        bits[np.rint(np.abs(scales) * 2.0 ** (more + _INT8)) <= INT16_MAX] = more
+    products = np.rint(scales * 2.0 ** (bits + _INT8))
+    return bits, np.clip(products, -INT16_MAX, INT16_MAX).astype(np.int16)
 
 
 def _clip(value: Any, lo: float | None, hi: float | None) -> Any:
@@ -102,10 +110,25 @@ def apply(spec: Epilogue, total: Any, bias: Any, scale: Any, residual: Any = Non
         return _stored(spec, to_int(T.max(scaled, T.float32(-_LARGE)), _LARGE) + T.int32(spec.zero), 32)
     item, multiplier = residual
     own = _saturated(to_int(value * (factor * T.float32(2**spec.fraction_bits)), _LARGE), 32, _INT16)
+    fixed = add_saturated(own, multiplied(item, multiplier))
+    return from_fixed(spec, fixed, T.int16(_half(spec)), T.int16(spec.fraction_bits))
+
+
+def multiplied(item: Any, multiplier: Any) -> Any:
+    """TensorIR: an int8 value times an int16 multiplier with 8 more fraction bits than the int16 result: the high half
+    of a product, one instruction on most targets."""
     high = T.Cast("int32", T.shift_left(T.Cast("int16", item), T.int16(_INT8))) * T.Cast("int32", multiplier)
-    fixed = _add_saturated(own, T.Cast("int16", T.shift_right(high, T.int32(_INT16))))
-    rounded = T.shift_right(_add_saturated(fixed, T.int16(_half(spec))), T.int16(spec.fraction_bits))
-    return _stored(spec, rounded, _INT16)
+    return T.Cast("int16", T.shift_right(high, T.int32(_INT16)))
+
+
+def add_saturated(a: Any, b: Any) -> Any:
+    """TensorIR: the nearest int16 to the sum of two."""
+    return T.call_llvm_pure_intrin("int16", "llvm.sadd.sat", a, b)
+
+
+def from_fixed(spec: Epilogue, value: Any, offset: Any, bits: Any) -> Any:
+    """TensorIR: ``clip(value + offset >> bits)`` of int16, which saturate."""
+    return _stored(spec, T.shift_right(add_saturated(value, offset), bits), _INT16)
 
 
 def _stored(spec: Epilogue, value: Any, wide: int) -> Any:
@@ -115,10 +138,6 @@ def _stored(spec: Epilogue, value: Any, wide: int) -> Any:
     if spec.hi < 2 ** (_INT8 - 1) - 1:
         narrow = T.min(narrow, T.int8(int(spec.hi)))
     return T.max(narrow, T.int8(int(spec.lo)))
-
-
-def _add_saturated(a: Any, b: Any) -> Any:
-    return T.call_llvm_pure_intrin("int16", "llvm.sadd.sat", a, b)
 
 
 def _half(spec: Epilogue) -> int:
@@ -143,8 +162,18 @@ def apply_numpy(
         return np.clip(np.rint(value * factor) + spec.zero, spec.lo, spec.hi).astype(np.int8)
     assert residual is not None
     own = _saturated_numpy(np.rint(value * (factor * np.float32(2**spec.fraction_bits))))
-    fixed = _saturated_numpy(own + (residual[0].astype(np.int32) * residual[1] >> _INT8))
-    rounded = _saturated_numpy(fixed + _half(spec)) >> spec.fraction_bits
+    fixed = _saturated_numpy(own + multiplied_numpy(*residual))
+    return from_fixed_numpy(spec, fixed, np.array(_half(spec)), np.array(spec.fraction_bits))
+
+
+def multiplied_numpy(item: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
+    """NumPy reference of `multiplied`, as int32."""
+    return item.astype(np.int32) * multiplier >> _INT8
+
+
+def from_fixed_numpy(spec: Epilogue, value: np.ndarray, offset: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """NumPy reference of `from_fixed`."""
+    rounded = _saturated_numpy(value + offset.astype(np.int32)) >> bits
     return np.clip(rounded, spec.lo, spec.hi).astype(np.int8)
 
 

@@ -17,8 +17,6 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 
 Shape = tuple[int, ...]
-FRACTION_BITS = 8  # of `Affine`
-_WIDE = float(2**22)  # bound on its product: far above int8 * 2^8, far below int32
 
 
 @dataclass(frozen=True)
@@ -53,44 +51,43 @@ class Add:
 
 @dataclass(frozen=True)
 class Affine:
-    """``y = clip((rint(x scale[c] 2^8) + offset[c] + 2^7) >> 8)``: a BatchNorm that no convolution could take."""
+    """``y = clip((x multiplier[c] >> 8) + offset[c] >> bits[c])`` in int16: a BatchNorm that no convolution could take;
+    the epilogue holds the bounds."""
 
     shape: Shape
-    lo: int
-    hi: int
+    epilogue: Epilogue
 
     @property
     def out_shape(self) -> Shape:
         return self.shape
 
+    def constants(self, scale: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Multiplier, offset and bits, int16 (channels,), for float ``x scale[c] + bias[c]`` in steps of the output.
+        Half a fraction bit is what cutting off the product takes on average."""
+        bits, multiplier = ep.multipliers(scale)
+        offset = np.rint(bias * 2.0**bits + 0.5) + 2.0 ** (bits - 1)
+        limits = np.iinfo(np.int16)
+        return multiplier, np.clip(offset, limits.min, limits.max).astype(np.int16), bits
+
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: x int8, scale float32 (channels,), offset int32 (channels,) in 1 / 256 of a step, out int8."""
+        """Arguments: x int8, multiplier, offset, bits int16 (channels,), out int8."""
         b = KernelBuilder(name, {"ffn.op": "affine"})
         x = b.arg("x", self.shape, "int8")
-        scale, offset = b.arg("scale", (self.shape[1],), "float32"), b.arg("offset", (self.shape[1],), "int32")
+        multiplier, offset, bits = (b.arg(n, (self.shape[1],), "int16") for n in ("multiplier", "offset", "bits"))
         out = b.arg("out", self.shape, "int8")
 
         def value(*i: Any) -> Any:
-            product = T.Cast("float32", x[i]) * (scale[i[1]] * T.float32(2**FRACTION_BITS))
-            bounded = T.max(product, T.float32(-_WIDE))
-            fixed = ep.to_int(bounded, _WIDE) + offset[i[1]] + T.int32(2 ** (FRACTION_BITS - 1))
-            rounded = T.shift_right(fixed, T.int32(FRACTION_BITS))
-            return T.Cast("int8", T.max(T.min(rounded, T.int32(self.hi)), T.int32(self.lo)))
+            product = ep.multiplied(x[i], multiplier[i[1]])
+            return ep.from_fixed(self.epilogue, product, offset[i[1]], bits[i[1]])
 
         b.compute("store", self.shape, "int8", value, out=out)
         return b.finish()
 
-    def reference(self, x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    def reference(self, x: np.ndarray, *constants: np.ndarray) -> np.ndarray:
         """NumPy oracle."""
-        one = np.float32(2**FRACTION_BITS)
         channels = (1, -1, *(1,) * (len(self.shape) - 2))
-        product = x.astype(np.float32) * (scale * one).reshape(channels)
-        fixed = (
-            np.rint(np.clip(product, -_WIDE, _WIDE)).astype(np.int32)
-            + offset.reshape(channels)
-            + 2 ** (FRACTION_BITS - 1)
-        )
-        return np.clip(fixed >> FRACTION_BITS, self.lo, self.hi).astype(np.int8)
+        multiplier, offset, bits = (value.reshape(channels) for value in constants)
+        return ep.from_fixed_numpy(self.epilogue, ep.multiplied_numpy(x, multiplier), offset, bits)
 
 
 @dataclass(frozen=True)
