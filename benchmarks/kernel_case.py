@@ -27,7 +27,7 @@ from benchmarks.shapes import (
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.digit_lists import integer_weights
-from tvm_ffn.kernels.epilogue import Epilogue, with_residual
+from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.layer_kernel import LayerShape, factored_kernel, int8_kernel, planes_kernel
 from tvm_ffn.kernels.planes import im2col_numpy
@@ -194,12 +194,11 @@ def _pointwise(shape: Pointwise, plan: KernelPlan, rng: np.random.Generator) -> 
         others = extremes(rng, size)
         if size[-2:] == (255, 255):  # every value with every other
             images[TYPICAL][:], others[TYPICAL][:] = (axis - LIMIT for axis in np.indices((255, 255)))
-        scales = {name: (one_scale(0.61), with_residual(epilogue, 0.73)[1]) for name in images} | {
-            "ties": (one_scale(0.5), with_residual(epilogue, 2.0**-7)[1])
-        }
-        images["ties"], others["ties"] = images[TYPICAL], others[TYPICAL]
-        runs = {name: (x, scales[name][0], others[name], scales[name][1]) for name, x in images.items()}
-        return KernelCase(Add(size, epilogue), runs)
+        adder = Add(size, epilogue)
+        scales = dict.fromkeys(images, (0.61, 0.73)) | {"halves": (0.5, 2.0**-7), "beyond": (3.7, 90.0)}
+        for name in scales.keys() - images.keys():
+            images[name], others[name] = images[TYPICAL], others[TYPICAL]
+        return KernelCase(adder, {n: (x, others[n], *adder.constants(scales[n])) for n, x in images.items()})
     if shape.kind == "affine":
         operator = Affine(size, epilogue)
         constants = operator.constants(3 * rng.normal(size=size[1]), rng.uniform(-50, 50, size[1]))

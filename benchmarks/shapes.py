@@ -312,9 +312,9 @@ POOLS = (
 )
 
 POINTWISE = (
-    Pointwise("add", "add", (2, 5, 7, 9), Epilogue(residual=True)),
-    Pointwise("add-relu-2d", "add", (3, 131), RESIDUAL),
-    Pointwise("add-all-pairs", "add", (1, 255, 255), Epilogue(residual=True)),
+    Pointwise("add", "add", (2, 5, 7, 9), Epilogue()),
+    Pointwise("add-relu-2d", "add", (3, 131), RELU),
+    Pointwise("add-all-pairs", "add", (1, 255, 255), Epilogue()),
     Pointwise("affine", "affine", (2, 7, 5, 11), INT8),
     Pointwise("affine-relu", "affine", (1, 6, 37), Epilogue(lo=0, hi=100)),
     Pointwise("rescale", "rescale", (1, 255), INT8),
@@ -410,7 +410,7 @@ LAYERS = (
     Int8Matmul("int8-dense-512to1000", 1, 512, 1000, FLOAT, benchmark=True),
     Pool("max3x3-64at112", "max", Window((1, 64, 112, 112), (3, 3), (2, 2), (1, 1), (1, 1), (56, 56)), benchmark=True),
     Pool("average-512at7", "average", Window((1, 512, 7, 7), (7, 7), (1, 1), (0, 0), (1, 1), (1, 1)), benchmark=True),
-    Pointwise("add-64at56", "add", (1, 64, 56, 56), RESIDUAL, benchmark=True),
+    Pointwise("add-64at56", "add", (1, 64, 56, 56), RELU, benchmark=True),
     Pointwise("quantize-3at224", "rescale", (1, 3, 224, 224), INT8, "float32", benchmark=True),
 )
 

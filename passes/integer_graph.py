@@ -21,7 +21,7 @@ from tvm import relax
 from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.concat import Concat
-from tvm_ffn.kernels.epilogue import Epilogue, with_residual
+from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
 from tvm_ffn.passes.bounds import stored_bounds
@@ -190,10 +190,9 @@ class _Emitter:
     def _add(self, unit: Unit) -> None:
         first, second = unit.call.args
         out = self.scales[unit.output]
-        scale = np.array([self.scales[first] / out], np.float32)
-        epilogue, multiplier = with_residual(Epilogue("int8", *self._bounds(unit)), self.scales[second] / out)
-        operator = Add(shape_of(unit.output), epilogue)
-        arguments = [self.integer(first), scale, self.integer(second), multiplier]
+        operator = Add(shape_of(unit.output), Epilogue("int8", *self._bounds(unit)))
+        constants = operator.constants((self.scales[first] / out, self.scales[second] / out))
+        arguments = [self.integer(first), self.integer(second), *constants]
         self._store(unit, self._call("add", operator, arguments), is_float=False)
 
     def _affine(self, unit: Unit) -> None:

@@ -70,8 +70,12 @@ def multipliers(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits = np.ones(scales.shape, np.int16)
     for more in range(2, MOST_FRACTION_BITS + 1):
         bits[np.rint(np.abs(scales) * 2.0 ** (more + _INT8)) <= INT16_MAX] = more
-    products = np.rint(scales * 2.0 ** (bits + _INT8))
-    return bits, np.clip(products, -INT16_MAX, INT16_MAX).astype(np.int16)
+    return bits, with_bits(scales, bits)
+
+
+def with_bits(scales: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Multipliers int16 with so many fraction bits."""
+    return np.clip(np.rint(scales * 2.0 ** (bits + _INT8)), -INT16_MAX, INT16_MAX).astype(np.int16)
 
 
 def _clip(value: Any, lo: float | None, hi: float | None) -> Any:

@@ -21,7 +21,8 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Add:
-    """``y = a a_scale + b b_scale`` of two int8 tensors, b as a residual; the epilogue holds the bounds."""
+    """``y = clip((a multipliers[0] >> 8) + (b multipliers[1] >> 8) + half >> bits)`` in int16, of two int8 tensors: a
+    sum at another scale; the epilogue holds the bounds."""
 
     shape: Shape
     epilogue: Epilogue
@@ -30,23 +31,33 @@ class Add:
     def out_shape(self) -> Shape:
         return self.shape
 
+    def constants(self, scales: tuple[float, float]) -> tuple[np.ndarray, ...]:
+        """Multipliers int16 (2,), and half a step and bits int16 (1,), for float ``a scales[0] + b scales[1]`` in steps
+        of the output. Half a fraction bit is what cutting off each product takes on average."""
+        bits = ep.multipliers(np.array(scales))[0].min(keepdims=True)
+        return ep.with_bits(np.array(scales), bits), np.int16(1) + np.left_shift(np.int16(1), bits - np.int16(1)), bits
+
     def prim_func(self, name: str) -> PrimFunc:
-        """Arguments: a int8, a_scale float32 (1,), b int8, its multiplier int16 (1,), out int8."""
+        """Arguments: a int8, b int8, multipliers int16 (2,), half int16 (1,), bits int16 (1,), out int8."""
         b = KernelBuilder(name, {"ffn.op": "add"})
-        first, first_scale = b.arg("a", self.shape, "int8"), b.arg("a_scale", (1,), "float32")
-        second, multiplier = b.arg("b", self.shape, "int8"), b.arg("multiplier", (1,), "int16")
+        first, second = b.arg("a", self.shape, "int8"), b.arg("b", self.shape, "int8")
+        multipliers = b.arg("multipliers", (2,), "int16")
+        half, bits = b.arg("half", (1,), "int16"), b.arg("bits", (1,), "int16")
         out = b.arg("out", self.shape, "int8")
 
         def value(*i: Any) -> Any:
-            pair = (second[i], multiplier[0])
-            return ep.apply(self.epilogue, T.Cast("int32", first[i]), T.int32(0), first_scale[0], pair)
+            terms = ep.multiplied(first[i], multipliers[0]), ep.multiplied(second[i], multipliers[1])
+            return ep.from_fixed(self.epilogue, ep.add_saturated(*terms), half[0], bits[0])
 
         b.compute("store", self.shape, "int8", value, out=out)
         return b.finish()
 
-    def reference(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-        """NumPy oracle."""
-        return ep.apply_numpy(self.epilogue, a, np.zeros((), np.int32), a_scale, (b, multiplier))
+    def reference(
+        self, a: np.ndarray, b: np.ndarray, multipliers: np.ndarray, half: np.ndarray, bits: np.ndarray
+    ) -> np.ndarray:
+        """NumPy oracle; two products fit int16."""
+        total = ep.multiplied_numpy(a, multipliers[0]) + ep.multiplied_numpy(b, multipliers[1])
+        return ep.from_fixed_numpy(self.epilogue, total, half, bits)
 
 
 @dataclass(frozen=True)
