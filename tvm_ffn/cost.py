@@ -24,6 +24,7 @@ from tvm_ffn.kernel_plan import (
     ROWS_KERNEL,
 )
 from tvm_ffn.kernels.code_conv2d import CodeConv2d
+from tvm_ffn.kernels.depthwise_conv2d import DepthwiseConv2d
 from tvm_ffn.kernels.digits_conv2d import DigitsConv2d, DigitsDense
 from tvm_ffn.kernels.int8_conv2d import Int8Conv2d
 from tvm_ffn.kernels.int8_dense import Int8Dense
@@ -88,6 +89,7 @@ _FAMILIES = {
     DigitsConv2d: DIGITS_KERNEL,
     DigitsDense: DIGITS_KERNEL,
     Int8Conv2d: INT8_KERNEL,
+    DepthwiseConv2d: INT8_KERNEL,
     Int8Dense: _INT8_DENSE,
 }
 WIDEST, NARROWEST = 32, 16  # lanes that were measured; SSE and NEON take the cycles of AVX2's vectors

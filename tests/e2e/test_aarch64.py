@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import tvm_ffn
+from tests.small_net import Net
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -168,3 +169,26 @@ def test_other_kernels_give_the_same_numbers(
     module.save(tmp_path / "digits")
     qemu, *command = aarch64_runner
     np.testing.assert_array_equal(run_model(images, tmp_path / "digits", qemu, "-cpu", cpu, *command), logits)
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "neoverse-n1"])
+def test_depthwise_layers_sums_and_affine_steps_give_the_same_numbers(
+    cpu: str, aarch64_runner: list[str], run_model: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    net = Net(image=(SAMPLES, 6, 17, 15))
+    x = net("Relu", net.conv("image", 6, 6, groups=6))
+    x = net("Relu", net.conv(x, 6, 12, groups=6, strides=[2, 2]))
+    x = net("Relu", net("Add", net.conv(x, 12, 12, groups=12), x))  # a residual
+    x = net("Relu", net("Add", net("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4), x))  # a sum
+    x = net("Add", net("Mul", x, net.random(1, 12, 1, 1)), net.random(1, 12, 1, 1))
+    net.dense(net("Flatten", net("GlobalAveragePool", x)), 12, 5)
+    net.nodes[-1].output[0] = "logits"
+    model, images = net.model("logits"), np.random.default_rng(1).normal(size=(SAMPLES, 6, 17, 15)).astype(np.float32)
+    given = {"config": CONFIG, "calibration": [{"image": images}]}
+    here = tvm_ffn.compile(model, **given)
+    kernels = {row.name: row.kernel for row in here.report.layers}
+    assert sum(kernel == "int8" for kernel in kernels.values()) >= 3
+    (logits,) = here.run({"image": images})
+    tvm_ffn.compile(model, f"llvm -mtriple=aarch64 -mcpu={cpu}", **given).save(tmp_path / "net")
+    qemu, *command = aarch64_runner
+    np.testing.assert_array_equal(run_model(images, tmp_path / "net", qemu, "-cpu", cpu, *command), logits)

@@ -58,11 +58,14 @@ class Dot:
         """What is added to every activation."""
         return RAISED if self.raised else 0
 
-    def widened(self, value: Any) -> Any:
-        """One int8 activation as the instruction takes it."""
-        if self.raised:
-            return T.bitwise_xor(T.reinterpret("uint8", value), T.uint8(RAISED))
-        return T.Cast(self.activations, value)
+    def widened(self, value: Any, lanes: int = 1) -> Any:
+        """Activations of int8, one or a vector of ``lanes`` (of any integers of their values), as the instruction takes
+        them."""
+        many = "" if lanes == 1 else f"x{lanes}"
+        if not self.raised:
+            return T.Cast(self.activations + many, value)
+        mask = T.uint8(RAISED) if lanes == 1 else T.Broadcast(T.uint8(RAISED), lanes)
+        return T.bitwise_xor(T.Cast(f"uint8{many}", value), mask)
 
     def pack(self, inputs: list[Any]) -> Any:
         """A vector of activations from ``width`` vectors of int8, taking one of each in turn."""

@@ -19,6 +19,7 @@ from tvm_ffn.kernel_plan import (
 )
 from tvm_ffn.kernels.code_conv2d import code_conv2d
 from tvm_ffn.kernels.codes import INT16_MAX, pack_masks, segments
+from tvm_ffn.kernels.depthwise_conv2d import depthwise_conv2d
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.digits_conv2d import digits_layer
 from tvm_ffn.kernels.dot_sum import dot_tile
@@ -143,6 +144,9 @@ def factored_kernel(
 def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
     """Weights int8 (groups, m, n)."""
     outputs, inputs = weight.shape[1:]
+    if shape.geometry is not None and shape.geometry.groups == shape.geometry.channels:
+        depthwise = depthwise_conv2d(shape.geometry, outputs, epilogue, plan.dot)
+        return LayerKernel(depthwise, (depthwise.pack(weight),), INT8_KERNEL, depthwise.dot.raise_by)
     if shape.geometry is not None:
         rows, groups, chunk = plan.dot_rows, plan.dot_groups, plan.dot_chunk
         whole = dot_tile(plan.dot, outputs, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,32 @@ from tvm.tirx import Buffer
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.geometry import ConvGeometry
 
+Convert = Callable[[Any, int], Any]
+_PAIRS = 16  # of int8 that are read together
 
-def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype: str = "int8") -> Buffer:
-    """Block "planes": ``dtype`` (images, channels, span), the padded image by phase of the stride, rows at pitch."""
+
+def image_planes(
+    b: KernelBuilder,
+    x: Buffer,
+    g: ConvGeometry,
+    lanes: int,
+    dtype: str = "int8",
+    convert: Convert | None = None,
+) -> Buffer:
+    """Block "planes": ``dtype`` (images, channels, span), the padded image by phase of the stride, rows at pitch;
+    ``convert(value, n)`` makes it of a vector of n int8 (a cast)."""
+    made = convert or partial(_cast, dtype)
     if g.is_image:
-        return _runs(b, x, dtype, g.span(lanes))
+        return _runs(b, x, dtype, g.span(lanes), made)
+    if g.strides[1] <= 2:
+        return _rows(b, x, g, lanes, dtype, made)
     top, left = g.padding[0], g.padding[1]
     rows, columns = g.phases
 
     def value(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> Any:
         h, w = r * g.strides[0] + fh - top, q * g.strides[1] + fw - left
         inside = T.And(T.And(h >= 0, h < g.height), T.And(w >= 0, w < g.width))
-        return T.Cast(dtype, T.if_then_else(inside, x[n, c, h, w], T.int8(g.pad_value)))
+        return made(T.if_then_else(inside, x[n, c, h, w], T.int8(g.pad_value)), 1)
 
     def place(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> tuple[Any, Any, Any]:
         return n, c, (fh * columns + fw) * g.plane_size(lanes) + r * g.pitch + q
@@ -31,6 +46,63 @@ def image_planes(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype
     shape = (g.batch, g.channels, rows, columns, g.plane_rows(lanes), g.pitch)
     size = (g.batch, g.channels, g.span(lanes))
     return b.compute("planes", shape, dtype, value, at=place, size=size)
+
+
+def _cast(dtype: str, value: Any, lanes: int) -> Any:
+    return T.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+
+
+def _rows(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype: str, convert: Convert) -> Buffer:
+    """Block "planes" row by row, for horizontal strides of one or two: no element has a condition of its own."""
+    planes = b.tensor("planes", (g.batch, g.channels, g.span(lanes)), dtype)
+    rows, columns = g.phases
+    with b.tile("planes", (g.batch, g.channels)) as (n, c), T.serial(g.plane_rows(lanes)) as r:
+        for fh in range(rows):
+            h = r * g.strides[0] + fh - g.padding[0]
+            starts = [(fh * columns + fw) * g.plane_size(lanes) + r * g.pitch for fw in range(columns)]
+
+            def fill(start: Any, first: int, last: int) -> None:
+                if first < last:
+                    with T.serial(last - first) as q:
+                        T.buffer_store(planes, convert(T.int8(g.pad_value), 1), [n, c, start + first + q])
+
+            with T.If(T.And(h >= 0, h < g.height)):
+                with T.Then():
+                    for fw, start in enumerate(starts):
+                        first, last = _copy_row(planes, x, [n, c], h, start, g, fw - g.padding[1], convert)
+                        fill(start, 0, first)
+                        fill(start, last, g.pitch)
+                with T.Else():
+                    for start in starts:
+                        fill(start, 0, g.pitch)
+    return planes
+
+
+def _copy_row(
+    planes: Buffer, x: Buffer, at: list[Any], h: Any, start: Any, g: ConvGeometry, shift: int, convert: Convert
+) -> tuple[int, int]:
+    """What row ``h`` of the image gives a row of a plane, whose column q is the image's ``stride q + shift``; the range
+    of these columns. With a stride of two, pairs of int8 are read as int16, whose halves are the columns."""
+    stride = g.strides[1]
+    first = max(0, -(shift // stride))
+    last = max(first, min(g.pitch, (g.width - 1 - shift) // stride + 1))
+    count, odd = last - first, (stride * first + shift) % 2
+    image = stride * first + shift
+    vectors = 0 if stride == 1 else min(count, (g.width - image + odd) // 2) // _PAIRS
+    if vectors:
+        with T.serial(vectors) as vector:
+            place = image - odd + vector * (2 * _PAIRS)
+            pairs = T.reinterpret(f"int16x{_PAIRS}", x[(*at, h, T.Ramp(place, 1, 2 * _PAIRS))])
+            eight = T.Broadcast(T.int16(8), _PAIRS)
+            half = T.shift_right(pairs if odd else T.shift_left(pairs, eight), eight)
+            target = [*at, T.Ramp(start + first + vector * _PAIRS, 1, _PAIRS)]
+            T.buffer_store(planes, convert(half, _PAIRS), target)
+    done = vectors * _PAIRS
+    if count > done:
+        with T.serial(count - done) as q:
+            item = x[(*at, h, image + stride * (done + q))]
+            T.buffer_store(planes, convert(item, 1), [*at, start + first + done + q])
+    return first, last
 
 
 def flat_copy(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffer:
@@ -47,17 +119,17 @@ def flat_copy(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int) -> Buffe
     )
 
 
-def _runs(b: KernelBuilder, x: Buffer, dtype: str, size: int) -> Buffer:
+def _runs(b: KernelBuilder, x: Buffer, dtype: str, size: int, convert: Convert) -> Buffer:
     """Block "planes": each channel of an NCHW tensor as one run of ``size``, zeros beyond its end. (All of it is
     written: of a buffer that is not, TVM keeps the written part only, and code has its offsets.)"""
     images, channels, height, width = (int(extent) for extent in x.shape)
     planes = b.tensor("planes", (images, channels, size), dtype)
-    end, zero = height * width, getattr(T, dtype)(0)
+    end = height * width
     with b.tile("planes", (images, channels)) as (n, c):
         with T.serial(end) as p:
-            T.buffer_store(planes, T.Cast(dtype, x[n, c, p // width, p % width]), [n, c, p])
+            T.buffer_store(planes, convert(x[n, c, p // width, p % width], 1), [n, c, p])
         with T.serial(size - end) as p:
-            T.buffer_store(planes, zero, [n, c, end + p])
+            T.buffer_store(planes, convert(T.int8(0), 1), [n, c, end + p])
     return planes
 
 
