@@ -62,11 +62,11 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     if task.form == FACTORS and task.shape.few_rows and plan.lut:
         choices["lut_vectors"] = (1, 2, 4, 6, 8, 12)
         choices["lut_ahead"] = (0, 2, 4, 8, 16)
-    if conv and task.form == INT8:
+    if task.geometry is not None and task.form == INT8 and task.geometry.groups < task.geometry.channels:
         choices["dot_rows"] = (0, 1, 2, 3, 4)
         choices["dot_groups"] = (2, 4, 8, 12, 16)
         choices["dot_chunk"] = (128, 256, 512, 2048)
-    elif task.form == INT8 or (task.form == PLANES and task.shape.few_rows):
+    elif not conv and (task.form == INT8 or (task.form == PLANES and task.shape.few_rows)):
         choices["dense_vectors"] = (1, 2, 4, 6, 8, 10)
     default = {name: int(getattr(replace(plan, code=task.code), name)) for name in choices}
     return Space({name: sorted({*values, default[name]}) for name, values in choices.items()}, default)
