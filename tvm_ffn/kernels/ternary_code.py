@@ -1,8 +1,9 @@
 """A ternary product as pieces of straight-line code, and where its inputs lie.
 
-Pieces are blocks of rows by runs of inputs, all blocks of a run in turn: a run's inputs and all sums of a tile are less
-than all inputs, and what is read again comes from a nearer cache (1x1 convolutions of 1024 inputs .82, of 512 .90,
-3x3 ones .97 to 1.0 of the time that blocks outermost take, on a Zen 3).
+Pieces are blocks of rows by runs of inputs. In a 1x1 kernel, whose inputs lie on lines of their own, all blocks of a
+run come in turn: a run's inputs and all sums of a tile are less than all inputs, and what is read again comes from a
+nearer cache (1024 inputs .82, 512 .90 of the time that blocks outermost take, on a Zen 3). Where taps share lines, all
+runs of a block do: sums are most of what is read, and stay in L1 (1.0 on a Zen 3).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class TernaryCode:
 
     @cached_property
     def _pieces(self) -> list[list[_Part]]:
-        """Pieces of each part: segments outermost, then runs of inputs, then blocks of rows."""
+        """Pieces of each part: segments outermost."""
 
         def cut(ternary: np.ndarray) -> list[_Part]:
             return [
@@ -98,11 +99,17 @@ class TernaryCode:
                     run.start == start,
                 )
                 for segment, (start, end) in enumerate(pairwise(self.bounds))
-                for run in self._runs(start, end)
-                for row in range(0, self.rows, self.rows_a_block)
+                for run, row in self._order(self._runs(start, end))
             ]
 
         return [cut(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]
+
+    def _order(self, runs: list[range]) -> list[tuple[range, int]]:
+        """Every run with the first row of every block."""
+        rows = range(0, self.rows, self.rows_a_block)
+        if self._shares_lines:
+            return [(run, row) for row in rows for run in runs]
+        return [(run, row) for run in runs for row in rows]
 
     def _runs(self, start: int, end: int) -> list[range]:
         """Equal runs of inputs whose pieces have about `PIECE` instructions: an input's load, and additions of which
@@ -111,7 +118,7 @@ class TernaryCode:
         inputs = end - start
         users = np.count_nonzero(self.ternary[:, start:end]) / len(self.ternary) * self.rows_a_block
         runs = max(1, round((inputs + 0.9 * users) / PIECE))
-        if self._lines == len(self.offsets) and inputs * self.row_bytes > L1_BYTES:
+        if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
             small = -(-inputs * self.row_bytes // RUN_BYTES)
             if inputs * LOAD_CYCLES > (small - runs) * self.rows_a_block * SUM_CYCLES:
                 runs = max(runs, small)
@@ -120,8 +127,13 @@ class TernaryCode:
 
     @cached_property
     def _lines(self) -> int:
-        """Lines that one pixel's inputs lie on: the taps of a 3x3 kernel share lines, the channels of a 1x1 do not."""
+        """Lines that one pixel's inputs lie on."""
         return len(np.unique(self.offsets // LINE_BYTES))
+
+    @property
+    def _shares_lines(self) -> bool:
+        """Whether inputs do, as the taps of a 3x3 kernel and not the channels of a 1x1."""
+        return self._lines < len(self.offsets)
 
     @property
     def rows_a_block(self) -> int:
