@@ -127,8 +127,7 @@ class DepthwiseConv2d(TiledConv2d):
             for index, (offset, _) in enumerate(self.runs):
                 start = tile.index * self.tile + first + offset
                 inputs = planes[tile.image, channel, sequence(start, lanes * width)]
-                group = weights[tile.part, index, sequence(0, width)] if width > 1 else weights[tile.part, index, 0]
-                result = dot.add(result, inputs, dot.spread(group))
+                result = dot.add(result, inputs, dot.spread(weights[tile.part, index, sequence(0, width)]))
             return result
 
         whole = weights[tile.part, 0 : len(self.runs), 0:width]

@@ -78,6 +78,11 @@ class ConvGeometry:
         return self._reach == (0, 0) and self.strides == (1, 1) and not any(self.padding)
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether every output reads one channel."""
+        return self.groups == self.channels
+
+    @property
     def pixels(self) -> int:
         """Length of the flat output space, the unread columns included (the last row ends with the image)."""
         return (self.out_height - 1) * self.pitch + self.out_width

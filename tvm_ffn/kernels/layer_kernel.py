@@ -144,7 +144,7 @@ def factored_kernel(
 def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan: KernelPlan) -> LayerKernel:
     """Weights int8 (groups, m, n)."""
     outputs, inputs = weight.shape[1:]
-    if shape.geometry is not None and shape.geometry.groups == shape.geometry.channels:
+    if shape.geometry is not None and shape.geometry.is_depthwise:
         depthwise = depthwise_conv2d(shape.geometry, outputs, epilogue, plan.dot)
         return LayerKernel(depthwise, (depthwise.pack(weight),), INT8_KERNEL, depthwise.dot.raise_by)
     if shape.geometry is not None:

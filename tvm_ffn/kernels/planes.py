@@ -30,22 +30,7 @@ def image_planes(
     made = convert or partial(_cast, dtype)
     if g.is_image:
         return _runs(b, x, dtype, g.span(lanes), made)
-    if g.strides[1] <= 2:
-        return _rows(b, x, g, lanes, dtype, made)
-    top, left = g.padding[0], g.padding[1]
-    rows, columns = g.phases
-
-    def value(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> Any:
-        h, w = r * g.strides[0] + fh - top, q * g.strides[1] + fw - left
-        inside = T.And(T.And(h >= 0, h < g.height), T.And(w >= 0, w < g.width))
-        return made(T.if_then_else(inside, x[n, c, h, w], T.int8(g.pad_value)), 1)
-
-    def place(n: Any, c: Any, fh: Any, fw: Any, r: Any, q: Any) -> tuple[Any, Any, Any]:
-        return n, c, (fh * columns + fw) * g.plane_size(lanes) + r * g.pitch + q
-
-    shape = (g.batch, g.channels, rows, columns, g.plane_rows(lanes), g.pitch)
-    size = (g.batch, g.channels, g.span(lanes))
-    return b.compute("planes", shape, dtype, value, at=place, size=size)
+    return _rows(b, x, g, lanes, dtype, made)
 
 
 def _cast(dtype: str, value: Any, lanes: int) -> Any:
@@ -53,19 +38,19 @@ def _cast(dtype: str, value: Any, lanes: int) -> Any:
 
 
 def _rows(b: KernelBuilder, x: Buffer, g: ConvGeometry, lanes: int, dtype: str, convert: Convert) -> Buffer:
-    """Block "planes" row by row, for horizontal strides of one or two: no element has a condition of its own."""
+    """Block "planes" row by row: no element has a condition of its own."""
     planes = b.tensor("planes", (g.batch, g.channels, g.span(lanes)), dtype)
     rows, columns = g.phases
     with b.tile("planes", (g.batch, g.channels)) as (n, c), T.serial(g.plane_rows(lanes)) as r:
+
+        def fill(start: Any, first: int, last: int) -> None:
+            if first < last:
+                with T.serial(last - first) as q:
+                    T.buffer_store(planes, convert(T.int8(g.pad_value), 1), [n, c, start + first + q])
+
         for fh in range(rows):
             h = r * g.strides[0] + fh - g.padding[0]
             starts = [(fh * columns + fw) * g.plane_size(lanes) + r * g.pitch for fw in range(columns)]
-
-            def fill(start: Any, first: int, last: int) -> None:
-                if first < last:
-                    with T.serial(last - first) as q:
-                        T.buffer_store(planes, convert(T.int8(g.pad_value), 1), [n, c, start + first + q])
-
             with T.If(T.And(h >= 0, h < g.height)):
                 with T.Then():
                     for fw, start in enumerate(starts):
@@ -88,7 +73,7 @@ def _copy_row(
     last = max(first, min(g.pitch, (g.width - 1 - shift) // stride + 1))
     count, odd = last - first, (stride * first + shift) % 2
     image = stride * first + shift
-    vectors = 0 if stride == 1 else min(count, (g.width - image + odd) // 2) // _PAIRS
+    vectors = min(count, (g.width - image + odd) // 2) // _PAIRS if stride == 2 else 0
     if vectors:
         with T.serial(vectors) as vector:
             place = image - odd + vector * (2 * _PAIRS)

@@ -44,7 +44,7 @@ class CodeStyle:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Rectangle:
     """Rows of a block by a run of ``inputs``; the sums start ``target`` bytes into the output."""
 
     ternary: np.ndarray
@@ -80,26 +80,30 @@ class TernaryCode:
     def programs(self) -> list[list[Piece]]:
         """The code of each part in order."""
 
-        def piece(part: _Part) -> Piece:
-            offsets, window = self.offsets[part.inputs], self.style.window
-            return emit_piece(part.ternary, offsets, part.target, self.isa, window, is_first=part.is_first)
+        def piece(r: _Rectangle) -> Piece:
+            offsets, window = self.offsets[r.inputs], self.style.window
+            return emit_piece(r.ternary, offsets, r.target, self.isa, window, is_first=r.is_first)
 
         return [list(map(piece, pieces)) for pieces in self._pieces]
 
     @cached_property
-    def _pieces(self) -> list[list[_Part]]:
+    def _pieces(self) -> list[list[_Rectangle]]:
         """Pieces of each part: segments outermost."""
+        order = [
+            (segment, run, row)
+            for segment, (start, end) in enumerate(pairwise(self.bounds))
+            for run, row in self._order(self._runs(start, end))
+        ]
 
-        def cut(ternary: np.ndarray) -> list[_Part]:
+        def cut(ternary: np.ndarray) -> list[_Rectangle]:
             return [
-                _Part(
+                _Rectangle(
                     ternary[row : row + self.rows_a_block, run.start : run.stop],
                     slice(run.start, run.stop),
                     (segment * self.rows + row) * self.row_bytes,
-                    run.start == start,
+                    run.start == self.bounds[segment],
                 )
-                for segment, (start, end) in enumerate(pairwise(self.bounds))
-                for run, row in self._order(self._runs(start, end))
+                for segment, run, row in order
             ]
 
         return [cut(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]

@@ -62,7 +62,7 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
     if task.form == FACTORS and task.shape.few_rows and plan.lut:
         choices["lut_vectors"] = (1, 2, 4, 6, 8, 12)
         choices["lut_ahead"] = (0, 2, 4, 8, 16)
-    if task.geometry is not None and task.form == INT8 and task.geometry.groups < task.geometry.channels:
+    if task.geometry is not None and task.form == INT8 and not task.geometry.is_depthwise:
         choices["dot_rows"] = (0, 1, 2, 3, 4)
         choices["dot_groups"] = (2, 4, 8, 12, 16)
         choices["dot_chunk"] = (128, 256, 512, 2048)
