@@ -2,8 +2,9 @@
 
 Each piece runs over all vectors of a tile before the next one starts, so that its instructions are fetched once and
 then come from the instruction caches. Processors fetch instructions from the outer caches and from memory a line at a
-time (some 4 GB/s); data they can ask for ahead. So every piece asks for the code of the fourth piece after it as
-data, its prefetches spread evenly over its instructions: unspread they fill the queue of misses and stop everything.
+time (some 4 GB/s); data they can ask for ahead. So every piece asks for the code of the second piece after it as data,
+its prefetches spread evenly over its instructions: unspread they fill the queue of misses and stop everything. Each
+line is asked for twice, a page apart, as what finds that queue full is dropped (from memory .80 to .87 of the time).
 
 The function is one inline assembly statement: ordinary vector IR of this size would take minutes to compile and spill.
 """
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from tvm_ffn.kernels.straight_line import Piece, PieceCounts, VectorISA
 
 _LINE = 64  # bytes of a cache line
-_AHEAD = 4  # pieces
+_AHEAD = 2  # pieces
+_AGAIN = 4096  # bytes further on, for the first time
 
 
 def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str]:
@@ -25,7 +27,7 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
     lines = ["movq %rdi,%r8", "movq %rsi,%r9", "leaq 10f(%rip),%rax", f"movl $${sum(sizes[:_AHEAD])},%edx"]
     lines += ["7:", "prefetcht1 (%rax)", f"addq $${_LINE},%rax", "decl %edx", "jnz 7b"]
     for index, piece in enumerate(pieces):
-        label = 10 + index % _AHEAD  # "label f" is then the fourth piece from here
+        label = 10 + index % _AHEAD  # "label f" is then the piece that far from here
         sums = isa.sums[: piece.rows]
         places = [f"{row * row_bytes}(%rsi)" for row in range(piece.rows)]
         ahead = -(-sizes[index + _AHEAD] // vectors)
@@ -35,7 +37,8 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
             lines += [f"{isa.zero} {register},{register},{register}" for register in sums]
         else:
             lines += [f"{isa.move} {place},{register}" for place, register in zip(places, sums, strict=True)]
-        lines += _spread(piece.lines, [f"prefetcht1 {_LINE * line}(%rax)" for line in range(ahead)])
+        asked = (_LINE * line + again for line in range(ahead) for again in (_AGAIN, 0))
+        lines += _spread(piece.lines, [f"prefetcht1 {place}(%rax)" for place in asked])
         lines += [f"{isa.move} {register},{place}" for place, register in zip(places, sums, strict=True)]
         lines += [f"addq $${_LINE * ahead},%rax"]
         lines += [f"addq $${isa.vector_bytes},%rdi", f"addq $${isa.vector_bytes},%rsi", "decl %edx", "jnz 7b"]

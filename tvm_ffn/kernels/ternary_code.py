@@ -29,7 +29,7 @@ LINE_BYTES = 64
 L1_BYTES = 32 << 10  # what all x86-64 processors of the last ten years have at least
 RUN_BYTES = 24 << 10  # of inputs that stay in L1
 LOAD_CYCLES, SUM_CYCLES = 0.6, 1.6  # of a vector from L2 instead of L1, of one read from and written to L2
-PIECE = 1400  # instructions: long enough to pay for reading and writing 28 sums, short enough for any instruction cache
+PIECE_A_ROW = 100  # instructions: long enough to pay for reading and writing sums, short enough for instruction caches
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,14 @@ class TernaryCode:
         return [(run, row) for run in runs for row in rows]
 
     def _runs(self, start: int, end: int) -> list[range]:
-        """Equal runs of inputs whose pieces have about `PIECE` instructions: an input's load, and additions of which
-        pairs save some; or shorter ones whose inputs stay in L1 for all blocks, where those loads outweigh the sums
-        that each run reads and writes (1x1 convolutions, signed digits most of all: 1024->256@14 .57 of the time)."""
+        """Equal runs of inputs whose pieces have about `PIECE_A_ROW` instructions for each row that the registers hold:
+        an input's load, and additions of which pairs save some; or as many inputs as stay in L1 for one vector; or
+        shorter ones whose inputs stay there for all blocks, where those loads outweigh the sums that each run reads and
+        writes (1x1 convolutions, signed digits most of all: 1024->256@14 .57 of the time)."""
         inputs = end - start
         users = np.count_nonzero(self.ternary[:, start:end]) / len(self.ternary) * self.rows_a_block
-        runs = max(1, round((inputs + 0.9 * users) / PIECE))
+        runs = max(1, round((inputs + 0.9 * users) / (PIECE_A_ROW * self.isa.rows)))
+        runs = max(runs, round(inputs * self.isa.vector_bytes / RUN_BYTES))
         if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
             small = -(-inputs * self.row_bytes // RUN_BYTES)
             if inputs * LOAD_CYCLES > (small - runs) * self.rows_a_block * SUM_CYCLES:
