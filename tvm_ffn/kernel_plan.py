@@ -54,7 +54,7 @@ class KernelPlan:
     table_kb: int = 48
     code_vectors: int = 24
     code_rows: int = 0
-    pair_window: int = 64
+    pair_window: int = 256
     dot_rows: int = 0
     dot_groups: int = 8
     dot_chunk: int = 512

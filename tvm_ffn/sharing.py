@@ -39,4 +39,4 @@ def product_adds(ternary: np.ndarray, isa: VectorISA) -> float:
 
 
 def _block_adds(block: np.ndarray) -> int:
-    return piece_counts(block, CodeStyle().window).adds
+    return piece_counts(block[None], CodeStyle().window).adds

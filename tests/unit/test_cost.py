@@ -41,7 +41,8 @@ def case_of(shape: shapes.Shape, lanes: int = 32) -> KernelCase:
 
 
 def codes_of(operator: Any) -> list[TernaryCode]:
-    return [getattr(operator, name) for name in ("code", "code_y", "code_x") if hasattr(operator, name)]
+    factors = [getattr(operator, name) for name in ("code_y", "code_x") if hasattr(operator, name)]
+    return factors + [stack.code for stack in getattr(operator, "stacks", ())]
 
 
 def pieces_of(code: TernaryCode) -> list[Piece]:
@@ -77,11 +78,13 @@ def test_padding_only_adds(shape: shapes.Shape, lanes: int) -> None:
 def test_code_executes_its_instructions(shape: Any) -> None:
     operator = case_of(shape).operator
     pixels = int(np.prod(operator.out_shape)) // operator.out_shape[1]
-    lines = [line for code in codes_of(operator) for piece in pieces_of(code) for line in piece.lines]
+    pieces = [piece for code in codes_of(operator) for piece in pieces_of(code)]
+    lines = [line for piece in pieces for line in piece.lines]
     outputs = shape.geometry.groups * shape.outputs
-    joins = (shape.planes - 1) * outputs if isinstance(shape, shapes.PlanesConv) else 0
+    runs = sum(len(stack.runs) for stack in operator.stacks) if isinstance(shape, shapes.PlanesConv) else 1
     adds = sum(line.startswith(("vpaddw", "vpsubw")) for line in lines)
-    assert operator.cost.adds == pixels * (adds + joins)
+    adds += sum(piece.rows for piece in pieces if piece.doubles and not piece.is_first)
+    assert operator.cost.adds == pixels * (adds + (runs - 1) * outputs)
     assert operator.cost.lookups == 0
     padded = operator.geometry.batch * operator.pixels
     assert operator.executed.loads == padded * sum("(%rdi)" in line for line in lines)

@@ -12,7 +12,7 @@ import pytest
 from tvm_ffn.factorize.native import library
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs, match_pairs_numpy
-from tvm_ffn.kernels.straight_line import AVX2, AVX512, Piece, VectorISA, emit_piece, piece_counts
+from tvm_ffn.kernels.straight_line import AVX2, AVX512, Piece, PieceCounts, VectorISA, emit_piece, piece_counts
 from tvm_ffn.kernels.ternary_code import PIECE_A_ROW, CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
 
@@ -70,26 +70,30 @@ def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
 
 @pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 0.95])
-def test_a_piece_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float) -> None:
-    ternary = random_ternary(isa.rows, 390, zeros, seed=3)
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_piece_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float, depth: int) -> None:
+    planes = np.stack([random_ternary(isa.rows, 390, zeros, seed=3 + plane) for plane in range(depth)])
+    planes[: depth - 1, ::2] = 0  # rows that start with the last plane are not doubled
     offsets = np.arange(390) * 6 + 2
-    piece = emit_piece(ternary, offsets, 64, isa, 64, is_first=True)
+    piece = emit_piece(planes, offsets, 64, isa, 64, is_first=True)
     x = np.random.default_rng(4).integers(-127, 128, 390)
     sums = run(piece.lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True)))
-    assert sums == (ternary.astype(int) @ x).tolist()
+    weight = sum(plane.astype(int) << (depth - 1 - place) for place, plane in enumerate(planes))
+    assert sums == (weight @ x).tolist()
+    assert piece.doubles == (depth > 1)
     assert piece.adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in piece.lines)
     assert piece.adds + piece.loads >= len(piece.lines)  # a lone load is part of its addition
-    counted = piece_counts(ternary, 64)
-    assert (counted.rows, counted.adds, counted.loads) == (piece.rows, piece.adds, piece.loads)
-    if zeros == 0.5:
-        assert piece.adds < 0.8 * np.count_nonzero(ternary)
+    counted = piece_counts(planes, 64)
+    assert counted == PieceCounts(piece.rows, piece.doubles, piece.adds, piece.loads)
+    if zeros == 0.5 and depth == 1:
+        assert piece.adds < 0.8 * np.count_nonzero(planes)
 
 
 @pytest.mark.parametrize(("isa", "bounds"), [(AVX512, (0, 900)), (AVX2, (0, 500, 900))], ids=["avx512", "avx2"])
 def test_a_product_comes_in_pieces_that_start_each_sum_once(isa: VectorISA, bounds: tuple[int, ...]) -> None:
     ternary, x = random_ternary(64, 900, 0.5), np.random.default_rng(4).integers(-127, 128, 900)
     offsets, row_bytes = np.arange(900) * 64, 96
-    code = TernaryCode(ternary, bounds, offsets, row_bytes, isa, CodeStyle())
+    code = TernaryCode(ternary[None], bounds, offsets, row_bytes, isa, CodeStyle())
     (pieces,) = code.programs
     inputs = dict(zip(offsets.tolist(), x.tolist(), strict=True))
     totals: dict[int, list[int]] = {}
@@ -108,12 +112,12 @@ def test_a_product_comes_in_pieces_that_start_each_sum_once(isa: VectorISA, boun
 
 
 def test_a_piece_of_zeros_is_empty() -> None:
-    assert emit_piece(np.zeros((3, 5), np.int8), np.arange(5), 0, AVX2, 64, is_first=True).lines == []
+    assert emit_piece(np.zeros((2, 3, 5), np.int8), np.arange(5), 0, AVX2, 64, is_first=True).lines == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_a_program_runs_each_piece_and_asks_for_the_second_after_it(count: int) -> None:
-    pieces = [Piece([f"piece {i}"] * 200, 2, 256 * i, i % 2 == 0, 180 + i, 20) for i in range(count)]
+    pieces = [Piece([f"piece {i}"] * 200, 2, 256 * i, i % 2 == 0, i % 3 == 0, 180 + i, 20) for i in range(count)]
     lines = program(pieces, 3 * 64, AVX512)
     assert [line for line in lines if line.startswith("piece")] == [line for piece in pieces for line in piece.lines]
     starts = [index for index, line in enumerate(lines) if line == "movq %r8,%rdi"]
@@ -127,16 +131,16 @@ def test_a_program_runs_each_piece_and_asks_for_the_second_after_it(count: int) 
 @pytest.mark.parametrize(("rows", "zeros"), [(9, 0.5), (60, 0.4), (60, 0.85)])
 def test_additions_of_a_product_are_those_of_its_code(rows: int, zeros: float) -> None:
     ternary = random_ternary(rows, 150, zeros)
-    code = TernaryCode(ternary, (0, 150), 64 * np.arange(150), 64, AVX512, CodeStyle())
+    code = TernaryCode(ternary[None], (0, 150), 64 * np.arange(150), 64, AVX512, CodeStyle())
     assert product_adds(ternary, AVX512) == pytest.approx(code.adds)
 
 
 def test_some_blocks_stand_for_many() -> None:
     ternary = random_ternary(28 * 20, 100, 0.6)
-    code = TernaryCode(ternary, (0, 100), 64 * np.arange(100), 64, AVX512, CodeStyle())
+    code = TernaryCode(ternary[None], (0, 100), 64 * np.arange(100), 64, AVX512, CodeStyle())
     assert product_adds(ternary, AVX512) == pytest.approx(code.adds, rel=0.03)
 
 
 def test_a_piece_needs_its_registers() -> None:
     with pytest.raises(ValueError, match="14 rows does not fit the 16 registers of avx2"):
-        emit_piece(np.ones((14, 2), np.int8), np.array([0, 2]), 0, AVX2, 64, is_first=True)
+        emit_piece(np.ones((1, 14, 2), np.int8), np.array([0, 2]), 0, AVX2, 64, is_first=True)

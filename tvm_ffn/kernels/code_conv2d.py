@@ -50,14 +50,14 @@ class CodeConv2d(CodeTiledConv2d):
         """Stage one, reading the planes."""
         y = block_diagonal(self.y)
         bounds = column_bounds(y, self.limits[0])
-        return TernaryCode(y, bounds, self.offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split)
+        return TernaryCode(y[None], bounds, self.offsets, self.tile * INT16_BYTES, self.isa, self.style, self.split)
 
     @cached_property
     def code_x(self) -> TernaryCode:
         """Stage two, reading the tile's middle."""
         row, x = self.tile * INT16_BYTES, block_diagonal(self.x)
         bounds = column_bounds(x, self.limits[1])
-        return TernaryCode(x, bounds, np.arange(x.shape[1]) * row, row, self.isa, self.style, self.split)
+        return TernaryCode(x[None], bounds, np.arange(x.shape[1]) * row, row, self.isa, self.style, self.split)
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels; the instructions name every place, nothing is looked up."""

@@ -33,12 +33,14 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
         ahead = -(-sizes[index + _AHEAD] // vectors)
         lines += [f"{label}:", "movq %r8,%rdi", f"leaq {piece.target}(%r9),%rsi", f"movl $${vectors},%edx"]
         lines += [f"leaq {label}f(%rip),%rax", "7:"]
-        if piece.is_first:
+        if piece.is_first or piece.doubles:
             lines += [f"{isa.zero} {register},{register},{register}" for register in sums]
         else:
             lines += [f"{isa.move} {place},{register}" for place, register in zip(places, sums, strict=True)]
         asked = (_LINE * line + again for line in range(ahead) for again in (_AGAIN, 0))
         lines += _spread(piece.lines, [f"prefetcht1 {place}(%rax)" for place in asked])
+        if piece.doubles and not piece.is_first:
+            lines += [f"vpaddw {place},{register},{register}" for place, register in zip(places, sums, strict=True)]
         lines += [f"{isa.move} {register},{place}" for place, register in zip(places, sums, strict=True)]
         lines += [f"addq $${_LINE * ahead},%rax"]
         lines += [f"addq $${isa.vector_bytes},%rdi", f"addq $${isa.vector_bytes},%rsi", "decl %edx", "jnz 7b"]
@@ -47,7 +49,7 @@ def program(pieces: Sequence[Piece], row_bytes: int, isa: VectorISA) -> list[str
 
 def code_bytes(piece: Piece, isa: VectorISA) -> int:
     """Estimate of a piece's machine code, a little high."""
-    return counted_bytes(PieceCounts(piece.rows, piece.adds, piece.loads), isa)
+    return counted_bytes(PieceCounts(piece.rows, piece.doubles, piece.adds, piece.loads), isa)
 
 
 def counted_bytes(counts: PieceCounts, isa: VectorISA) -> int:

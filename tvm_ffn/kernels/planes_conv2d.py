@@ -2,9 +2,10 @@
 
     total[m, p] = sum_d 2^(planes - 1 - d) (plane_d x)[m, p]
 
-One stage: no middle, no second ternary product, one scale an output. The planes' sums are int16 rows of the same code
-blocks. Runs of planes are joined in int16, modulo 2^16, where the run's sum is sure to fit, and the runs in int32. An
-int8 convolution with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
+One stage: no middle, no second ternary product, one scale an output. Neighbouring planes are joined in registers,
+modulo 2^16, where their joint sum is sure to fit int16; the rest is joined in int32 where the sums are read. Planes
+whose digits are rare need fewer segments than dense ones: those that need as many are one product. An int8 convolution
+with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tvm_ffn.kernels import codes as ternary_codes
 from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
 from tvm_ffn.kernels.codes import column_bounds
-from tvm_ffn.kernels.digit_lists import PLANES_A_RUN, integer_weights, plane_runs
+from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.split import output_parts
@@ -30,6 +31,15 @@ from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Runs of neighbouring planes, each of which has a row of sums for every output, as one product: all runs of a part
+    of the outputs below each other, then the next part's."""
+
+    runs: Sequence[range]
+    code: TernaryCode
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,68 +58,79 @@ class PlanesConv2d(CodeTiledConv2d):
         return self.digits.shape[2]
 
     @cached_property
-    def code(self) -> TernaryCode:
-        """All planes of a part below each other, then the next part's."""
+    def stacks(self) -> tuple[_Stack, ...]:
+        """All planes, those that need as many segments together."""
         whole = block_diagonal(self.digits)
+        segments: dict[int, list[int]] = {}
+        for plane, ternary in enumerate(whole):
+            segments.setdefault(len(column_bounds(ternary, self.limit)), []).append(plane)
+        return tuple(self._stack(whole, planes) for planes in segments.values())
+
+    def _stack(self, whole: np.ndarray, planes: list[int]) -> _Stack:
         inputs = whole.shape[2]
-        flat = whole.reshape(self.planes, self.split, -1, inputs).transpose(1, 0, 2, 3).reshape(-1, inputs)
-        return TernaryCode(
-            flat,
-            column_bounds(flat, self.limit),
-            self.offsets,
-            self.tile * INT16_BYTES,
-            self.isa,
-            self.style,
-            self.split,
-        )
+        bounds = column_bounds(whole[planes].reshape(-1, inputs), self.limit)
+        runs = self._runs(planes, bounds)
+        depth = max(map(len, runs))
+        digits = np.zeros((depth, len(runs), *whole.shape[1:]), np.int8)
+        for place, run in enumerate(runs):
+            digits[depth - len(run) :, place] = whole[run.start : run.stop]
+        parts = digits.reshape(depth, len(runs), self.split, self.rows, inputs).swapaxes(1, 2)
+        rows, row_bytes = parts.reshape(depth, -1, inputs), self.tile * INT16_BYTES
+        return _Stack(runs, TernaryCode(rows, bounds, self.offsets, row_bytes, self.isa, self.style, self.split))
 
-    @cached_property
-    def runs(self) -> tuple[range, ...]:
-        """The planes that are joined in int16: as many as fit between the bounds of the code."""
-        possible = (plane_runs(self.planes, most) for most in range(PLANES_A_RUN, 0, -1))
-        return next(runs for runs in possible if self._fit(runs))
+    def _runs(self, planes: list[int], bounds: tuple[int, ...]) -> list[range]:
+        """As many neighbours of the ``planes`` to a run as fit int16 between the bounds."""
+        runs: list[range] = []
+        for plane in planes:
+            longer = range(runs[-1].start, plane + 1) if runs else range(0)
+            if runs and plane == runs[-1].stop and self._fits(longer, bounds):
+                runs[-1] = longer
+            else:
+                runs.append(range(plane, plane + 1))
+        return runs
 
-    def _fit(self, runs: Sequence[range]) -> bool:
-        """Whether no run's sum overflows within a segment; single planes never do (`column_bounds`)."""
-        starts = self.code.bounds[:-1]
-        for run in runs:
-            weights = block_diagonal(integer_weights(self.digits[:, run.start : run.stop]))
-            sums = np.add.reduceat(np.abs(weights.astype(np.int64)), starts, axis=1)
-            if sums.max(initial=0) * self.limit > ternary_codes.INT16_MAX:
-                return False
-        return True
+    def _fits(self, run: range, bounds: tuple[int, ...]) -> bool:
+        weights = block_diagonal(integer_weights(self.digits[:, run.start : run.stop])).astype(np.int64)
+        sums = np.add.reduceat(np.abs(weights), bounds[:-1], axis=1)
+        return int(sums.max(initial=0)) * self.limit <= ternary_codes.INT16_MAX
 
     def cost_of(self, pixels: int) -> Cost:
         """Counts of ``pixels`` pixels: the code's additions, and those that join the planes."""
         outputs = self.geometry.groups * self.outputs
-        adds = self.code.adds + (self.planes - 1) * outputs
+        adds = self._sum("adds") + (sum(len(stack.runs) for stack in self.stacks) - 1) * outputs
         constants = CONSTANT_BYTES * outputs
         multiplies = outputs * self.epilogue.multiplies
-        return Cost(pixels * adds, pixels * multiplies, 0, self.code.code_bytes + constants)
+        return Cost(pixels * adds, pixels * multiplies, 0, self._sum("code_bytes") + constants)
 
     def further_work(self, pixels: int) -> dict[str, int]:
         """Loads of all planes."""
-        return {"loads": pixels * self.code.loads, "misses": pixels * self.code.misses}
+        return {name: pixels * self._sum(name) for name in ("loads", "misses")}
+
+    def _sum(self, count: str) -> int:
+        return sum(getattr(stack.code, count) for stack in self.stacks)
 
     def arguments(self, b: KernelBuilder) -> list[Buffer]:
         """None."""
         return []
 
     def sums(self, b: KernelBuilder, arguments: list[Buffer], tile: Tile) -> Sums:
-        """Block "y_code"; the planes are joined where the sum is read."""
-        planes = self.code.product(b, "y_code", *self.inputs_of(b, tile), self.tile, tile.part)
-
-        def joined(run: range, segment: int, m: Any, p: Any) -> Any:
-            result = planes[segment, run.start * self.rows + m, p]
-            for plane in run[1:]:
-                result = T.shift_left(result, T.int16(1)) + planes[segment, plane * self.rows + m, p]
-            return result
+        """Blocks "code0", ..., one a stack; their runs are joined where the sum is read."""
+        inputs = self.inputs_of(b, tile)
+        products = [
+            stack.code.product(b, f"code{index}", *inputs, self.tile, tile.part)
+            for index, stack in enumerate(self.stacks)
+        ]
+        runs = [
+            (run, stack.code.segments, product, place * self.rows)
+            for stack, product in zip(self.stacks, products, strict=True)
+            for place, run in enumerate(stack.runs)
+        ]
 
         def total(m: Any, p: Any) -> Any:
-            result = T.int32(0)
-            for run in self.runs:
-                own = segment_total(self.code.segments, lambda s, run=run: joined(run, s, m, p))  # type: ignore[misc]
-                result = own if run.start == 0 else T.shift_left(result, T.int32(len(run))) + own
+            result = None
+            for run, segments, product, row in sorted(runs, key=lambda item: item[0].start):
+                own = segment_total(segments, lambda s, rows=product, first=row: rows[s, first + m, p])  # type: ignore[misc]
+                result = own if result is None else T.shift_left(result, T.int32(len(run))) + own
             return result
 
         return total

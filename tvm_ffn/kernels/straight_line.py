@@ -2,7 +2,8 @@
 
 A piece keeps the int16 sums of up to ``rows`` outputs in registers and runs through some inputs in matched pairs: load
 a and b, form a + b where two rows want it, and a - b after it in the same register, and every row adds or subtracts one
-of a, b, a + b, a - b.
+of a, b, a + b, a - b. Weights of several digits are added up plane by plane, the highest first; before the next plane
+the sums are doubled (Horner's rule), modulo 2^16.
 `ternary_code` cuts a matrix into pieces, `code_program` strings them together.
 """
 
@@ -62,56 +63,74 @@ ISAS = {isa.name: isa for isa in (AVX512, AVX2)}
 @dataclass(frozen=True)
 class Piece:
     """Instructions that add some inputs to the sums of ``rows`` outputs, for one vector; the sums lie ``target`` bytes
-    into the output and start at zero in the first of the pieces that add to them. Counts are of vector additions and
-    loads."""
+    into the output. In the first of the pieces that add to them they start at zero; in the others at what is there, or
+    where the piece ``doubles`` them, that is added in the end. Counts are of vector additions and loads."""
 
     lines: Sequence[str]
     rows: int
     target: int
     is_first: bool
+    doubles: bool
     adds: int
     loads: int
 
 
 def emit_piece(
-    ternary: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int, *, is_first: bool
+    digits: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int, *, is_first: bool
 ) -> Piece:
-    """Code of a (R, K) ternary matrix, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes, pairs lie within
-    ``window``."""
-    rows = len(ternary)
+    """Code of ternary (P, R, K) planes, the highest first, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes,
+    pairs lie within ``window``."""
+    rows = digits.shape[1]
     if rows > isa.rows:
         raise ValueError(f"a piece of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
+    emitter, doubled = _Emitter(isa), _doubled(digits)
+    for ternary, held in zip(digits, doubled, strict=True):
+        emitter.double(held)
+        _emit_plane(emitter, ternary, offsets, window)
+    return Piece(emitter.lines, rows, target, is_first, bool(doubled.any()), emitter.adds, emitter.loads)
+
+
+def _doubled(digits: np.ndarray) -> np.ndarray:
+    """Rows that hold something before each plane, (P, R)."""
+    used = np.logical_or.accumulate((digits != 0).any(2))
+    return np.concatenate([np.zeros_like(used[:1]), used[:-1]])
+
+
+def _emit_plane(emitter: _Emitter, ternary: np.ndarray, offsets: np.ndarray, window: int) -> None:
     mates = match_pairs(ternary, window)
     products = ternary * ternary[:, mates]
     same, opposite = ((products > 0).sum(0) > 1).tolist(), ((products < 0).sum(0) > 1).tolist()
     alone, paired = ternary.T.tolist(), (3 * ternary + ternary[:, mates] + PAIR_OF_ZEROS).T.tolist()
     places = offsets.tolist()
-    emitter = _Emitter(isa)
     for first, second in enumerate(mates.tolist()):
         if second < 0:
             emitter.single(alone[first], places[first])
         elif second > first:
             emitter.pair(paired[first], places[first], places[second], same[first], opposite[first])
-    return Piece(emitter.lines, rows, target, is_first, emitter.adds, emitter.loads)
 
 
 @dataclass(frozen=True)
 class PieceCounts:
-    """Rows of a piece of code, and its additions and loads for one vector."""
+    """Rows of a piece of code, whether it doubles them, and its additions and loads for one vector."""
 
     rows: int
+    doubles: bool
     adds: int
     loads: int
 
 
-def piece_counts(ternary: np.ndarray, window: int) -> PieceCounts:
+def piece_counts(digits: np.ndarray, window: int) -> PieceCounts:
     """What `emit_piece` would make, without making it."""
-    mates = match_pairs(ternary, window)
-    users = np.count_nonzero(ternary, axis=0)
-    products = ternary * ternary[:, mates]
-    saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0) for sign in (1, -1))
-    adds = users.sum() - saved[mates > np.arange(len(mates))].sum()
-    return PieceCounts(len(ternary), int(adds), int(np.count_nonzero(users)))
+    doubled = int(_doubled(digits).sum())
+    adds, loads = doubled, 0
+    for ternary in digits:
+        mates = match_pairs(ternary, window)
+        users = np.count_nonzero(ternary, axis=0)
+        products = ternary * ternary[:, mates]
+        saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0) for sign in (1, -1))
+        adds += int(users.sum() - saved[mates > np.arange(len(mates))].sum())
+        loads += int(np.count_nonzero(users))
+    return PieceCounts(digits.shape[1], doubled > 0, adds, loads)
 
 
 _BOTH, _DIFFERENCE, _ALONE = range(3)  # what of a pair an instruction of a row reads
@@ -159,6 +178,12 @@ class _Emitter:
         self.a, self.b, self.joined = (isa.register(index) for index in range(_TEMPORARIES))
         self.lines: list[str] = []
         self.adds = self.loads = 0
+
+    def double(self, rows: np.ndarray) -> None:
+        """The sums of the ``rows`` that are true."""
+        registers = [self.isa.sums[row] for row in np.flatnonzero(rows)]
+        self.lines += [f"vpaddw {register},{register},{register}" for register in registers]
+        self.adds += len(registers)
 
     def single(self, weights: list[int], place: int) -> None:
         """One input on its own; a lone row adds it from memory."""

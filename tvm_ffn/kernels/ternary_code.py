@@ -1,4 +1,4 @@
-"""A ternary product as pieces of straight-line code, and where its inputs lie.
+"""A product with ternary planes as pieces of straight-line code, and where its inputs lie.
 
 Pieces are blocks of rows by runs of inputs. In a 1x1 kernel, whose inputs lie on lines of their own, all blocks of a
 run come in turn: a run's inputs and all sums of a tile are less than all inputs, and what is read again comes from a
@@ -29,6 +29,7 @@ LINE_BYTES = 64
 L1_BYTES = 32 << 10  # what all x86-64 processors of the last ten years have at least
 RUN_BYTES = 24 << 10  # of inputs that stay in L1
 LOAD_CYCLES, SUM_CYCLES = 0.6, 1.6  # of a vector from L2 instead of L1, of one read from and written to L2
+ADD_CYCLES = 0.5
 PIECE_A_ROW = 100  # instructions: long enough to pay for reading and writing sums, short enough for instruction caches
 
 
@@ -40,14 +41,14 @@ class CodeStyle:
 
     vectors: int = 24
     rows: int = 0
-    window: int = 64
+    window: int = 256
 
 
 @dataclass(frozen=True, eq=False)
 class _Rectangle:
     """Rows of a block by a run of ``inputs``; the sums start ``target`` bytes into the output."""
 
-    ternary: np.ndarray
+    digits: np.ndarray
     inputs: slice
     target: int
     is_first: bool
@@ -55,11 +56,12 @@ class _Rectangle:
 
 @dataclass(frozen=True, eq=False)
 class TernaryCode:
-    """One ternary product (R, K) as pieces of code; ``bounds`` cuts the inputs into segments whose int16 sums cannot
+    """The product with ternary ``digits`` (P, R, K), planes of weights with the highest first, as pieces of code;
+    ``bounds`` cuts the inputs into segments whose int16 sums cannot
     overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long. Each of the ``parts`` has as
     many rows and is a program of its own."""
 
-    ternary: np.ndarray
+    digits: np.ndarray
     bounds: tuple[int, ...]
     offsets: np.ndarray
     row_bytes: int
@@ -74,7 +76,7 @@ class TernaryCode:
     @property
     def rows(self) -> int:
         """Rows of a part."""
-        return len(self.ternary) // self.parts
+        return self.digits.shape[1] // self.parts
 
     @cached_property
     def programs(self) -> list[list[Piece]]:
@@ -82,7 +84,7 @@ class TernaryCode:
 
         def piece(r: _Rectangle) -> Piece:
             offsets, window = self.offsets[r.inputs], self.style.window
-            return emit_piece(r.ternary, offsets, r.target, self.isa, window, is_first=r.is_first)
+            return emit_piece(r.digits, offsets, r.target, self.isa, window, is_first=r.is_first)
 
         return [list(map(piece, pieces)) for pieces in self._pieces]
 
@@ -95,10 +97,10 @@ class TernaryCode:
             for run, row in self._order(self._runs(start, end))
         ]
 
-        def cut(ternary: np.ndarray) -> list[_Rectangle]:
+        def cut(first: int) -> list[_Rectangle]:
             return [
                 _Rectangle(
-                    ternary[row : row + self.rows_a_block, run.start : run.stop],
+                    self.digits[:, first + row : first + min(row + self.rows_a_block, self.rows), run.start : run.stop],
                     slice(run.start, run.stop),
                     (segment * self.rows + row) * self.row_bytes,
                     run.start == self.bounds[segment],
@@ -106,7 +108,7 @@ class TernaryCode:
                 for segment, run, row in order
             ]
 
-        return [cut(part) for part in self.ternary.reshape(self.parts, self.rows, -1)]
+        return [cut(part * self.rows) for part in range(self.parts)]
 
     def _order(self, runs: list[range]) -> list[tuple[range, int]]:
         """Every run with the first row of every block."""
@@ -120,13 +122,15 @@ class TernaryCode:
         an input's load, and additions of which pairs save some; or as many inputs as stay in L1 for one vector; or
         shorter ones whose inputs stay there for all blocks, where those loads outweigh the sums that each run reads and
         writes (1x1 convolutions, signed digits most of all: 1024->256@14 .57 of the time)."""
-        inputs = end - start
-        users = np.count_nonzero(self.ternary[:, start:end]) / len(self.ternary) * self.rows_a_block
-        runs = max(1, round((inputs + 0.9 * users) / (PIECE_A_ROW * self.isa.rows)))
+        inputs, rows = end - start, self.rows_a_block
+        density = np.count_nonzero(self.digits[:, :, start:end], axis=(1, 2)) / (self.digits.shape[1] * inputs)
+        loads, users = inputs * (1 - (1 - density) ** rows).sum(), inputs * rows * density.sum()
+        runs = max(1, round((loads + 0.9 * users) / (PIECE_A_ROW * self.isa.rows)))
         runs = max(runs, round(inputs * self.isa.vector_bytes / RUN_BYTES))
         if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
             small = -(-inputs * self.row_bytes // RUN_BYTES)
-            if inputs * LOAD_CYCLES > (small - runs) * self.rows_a_block * SUM_CYCLES:
+            doubled = ADD_CYCLES * (len(self.digits) - 1)
+            if loads * LOAD_CYCLES > (small - runs) * rows * (SUM_CYCLES + doubled):
                 runs = max(runs, small)
         size = -(-inputs // runs)
         return [range(first, min(first + size, end)) for first in range(start, end, size)]
@@ -149,12 +153,16 @@ class TernaryCode:
 
     @cached_property
     def _counts(self) -> list[PieceCounts]:
-        return [piece_counts(piece.ternary, self.style.window) for piece in chain.from_iterable(self._pieces)]
+        return [piece_counts(piece.digits, self.style.window) for piece in chain.from_iterable(self._pieces)]
 
     @property
     def adds(self) -> int:
-        """Additions executed a pixel."""
-        return sum(piece.adds for piece in self._counts)
+        """Additions executed a pixel: those of the pieces, and of the sums before to a piece that doubles its own."""
+        pieces = chain.from_iterable(self._pieces)
+        return sum(
+            counts.adds + counts.rows * (counts.doubles and not piece.is_first)
+            for piece, counts in zip(pieces, self._counts, strict=True)
+        )
 
     @property
     def loads(self) -> int:
@@ -176,9 +184,19 @@ class TernaryCode:
     def name(self) -> str:
         """Function name; the digest of what it computes keeps the kernels of a module apart."""
         digest = hashlib.sha256(
-            repr((self.offsets.tolist(), self.bounds, self.row_bytes, self.isa.name, self.style, self.parts)).encode()
+            repr(
+                (
+                    self.digits.shape,
+                    self.offsets.tolist(),
+                    self.bounds,
+                    self.row_bytes,
+                    self.isa.name,
+                    self.style,
+                    self.parts,
+                )
+            ).encode()
         )
-        digest.update(self.ternary.tobytes())
+        digest.update(self.digits.tobytes())
         return f"ffn_code_{digest.hexdigest()[:16]}"
 
     def llvm(self) -> str:
