@@ -50,33 +50,32 @@ class Rates:
 
 
 # From `benchmarks.rate_fit`: least squares of relative errors over all cases of a family in `benchmarks.cost_model`.
-# 32-byte vectors on one core of a Zen 3, taken for 3.1 GHz; 64-byte ones on a Zen 4 at 3.66 GHz, of earlier kernels,
-# whose ends took up to twice as long. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes
-# a cycle. Rows and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition by masks is a
-# test, a selection and the sum. What the others stand for is a reading of the fit: "multiply" all that ends an output
-# (joining planes too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights from beyond L2,
-# "miss" a line from L2 whose sums pass L2 too. The rates of a family rest on seven shapes: of a shape left out of the
-# fit the predicted time is 0.65 to 1.6 of the measured one, with 32-byte vectors 0.78 to 1.6 (planes: 0.76 to 1.12 with
-# the miss of code; their own was 32, of one shape only). int8 with 64-byte vectors counts as two of 32 bytes as first
-# measured (VNNI, which takes a quarter of it, is not told apart). int8 on few rows has three cases and so one rate, and
-# so have tables over outputs, of 64 bytes measured on a Sapphire Rapids at 2.7 GHz.
+# 32-byte vectors on one core of a Zen 3, taken for 3.1 GHz (planes before they were joined in registers); 64-byte ones
+# on a Zen 4 at 3.66 GHz. No addition takes less than the ports allow, two of 64 bytes or four of 32 bytes a cycle. Rows
+# and digits load what they add, one load of 64 or two of 32 bytes a cycle; an addition by masks is a test, a selection
+# and the sum. What the others stand for is a reading of the fit: "multiply" all that ends an output (joining planes
+# too), "move" a copy that is part scalar, "start" a mispredicted branch, "byte" weights from beyond L2, "miss" a line
+# from L2 whose sums pass L2 too. The rates of a family rest on six or seven shapes: of a shape left out of the fit the
+# predicted time is 0.65 to 1.6 of the measured one, with 64-byte vectors 0.80 to 1.4 (planes: 0.77 to 1.14 with the
+# miss of code; their own was 17, of one shape only). int8 with 64-byte vectors is VNNI's. Tables over outputs and int8
+# on few rows have three cases with 32-byte vectors and so one rate.
 _INT8_DENSE = f"{INT8_KERNEL}-dense"
 RATES = {
-    (ROWS_KERNEL, 32): Rates(1.63, 4.07, 11.6),
+    (ROWS_KERNEL, 32): Rates(1.57, 6.23, 9.56),
     (ROWS_KERNEL, 16): Rates(0.789, 4.80, 5.19),
-    (CODE_KERNEL, 32): Rates(0.545, 7.69, 6.79, miss=0.690, byte=0.010),
+    (CODE_KERNEL, 32): Rates(0.555, 7.17, 3.52, miss=2.30, byte=0.009),
     (CODE_KERNEL, 16): Rates(0.250, 2.82, 3.60, load=0.292, miss=4.91, byte=0.062),
-    (PLANES_KERNEL, 32): Rates(0.500, 26.4, 15.5, load=0.357, miss=0.255, byte=0.036),
+    (PLANES_KERNEL, 32): Rates(0.500, 8.64, 3.63, load=0.596, miss=2.30, byte=0.021),
     (PLANES_KERNEL, 16): Rates(0.250, 8.00, 5.36, load=0.535, miss=4.91, byte=0.012),
-    (DIGITS_KERNEL, 32): Rates(1.20, 15.8, 7.32, start=11.3),
+    (DIGITS_KERNEL, 32): Rates(1.48, 0.0, 6.36, start=2.75),
     (DIGITS_KERNEL, 16): Rates(0.878, 5.49, 2.33, start=4.43),
-    (LUT_KERNEL, 32): Rates(2.25),
+    (LUT_KERNEL, 32): Rates(1.71, 65.9),
     (LUT_KERNEL, 16): Rates(1.5),
-    (GEMV_KERNEL, 32): Rates(2.14),
+    (GEMV_KERNEL, 32): Rates(2.13, 0.0, 13.6),
     (GEMV_KERNEL, 16): Rates(1.21),
-    (INT8_KERNEL, 32): Rates(0.500, 0.632, 4.81),
+    (INT8_KERNEL, 32): Rates(0.500, 0.025, 4.74, byte=0.050),
     (INT8_KERNEL, 16): Rates(0.250, 0.382, 4.11, byte=0.206),
-    (_INT8_DENSE, 32): Rates(2.04),
+    (_INT8_DENSE, 32): Rates(1.20),
     (_INT8_DENSE, 16): Rates(1.06),
 }
 _FAMILIES = {
