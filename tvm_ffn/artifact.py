@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_ffn import targets
 from tvm_ffn.atomic import output_errors
 from tvm_ffn.errors import OutputError
-from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, REPORT_NAME, Manifest, TensorInfo, file_entry
+from tvm_ffn.manifest import LIBRARY_NAME, REPORT_NAME, Manifest, TensorInfo, file_entry, write_manifest
 from tvm_ffn.report import Report
 from tvm_ffn.version import __version__
 
@@ -48,7 +48,7 @@ def stage(
         folder = Path(tempfile.mkdtemp(prefix="tvm_ffn-"))
         try:
             _export(executable, folder / LIBRARY_NAME, link)
-            _write_json(folder / REPORT_NAME, report.to_json())
+            (folder / REPORT_NAME).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
             manifest = Manifest(
                 model=model,
                 versions=_versions(),
@@ -61,7 +61,7 @@ def stage(
                 preprocess=preprocess,
                 files={name: file_entry(folder / name) for name in (LIBRARY_NAME, REPORT_NAME)},
             )
-            _write_json(folder / MANIFEST_NAME, manifest.to_json())
+            write_manifest(folder, manifest)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -87,10 +87,6 @@ def _export(executable: tvm.runtime.Executable, path: Path, link: Any) -> None:
         if "No space left on device" in str(error):
             raise OutputError(f"cannot write {path}: no space left on device") from error
         raise
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:

@@ -49,7 +49,7 @@ def command_compile(options: Namespace) -> None:
     module = compile(
         options.model, target, config=config, calibration=calibration, plan=plan, tuning_dir=options.tuning_dir
     )
-    module.save(destination)
+    module.save(destination, compress=options.compress)
     print(module.report.table())
     print(f"wrote {destination} ({_megabytes(destination)})")
     _check_drop(module.report, options.max_drop)

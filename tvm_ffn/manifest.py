@@ -1,7 +1,8 @@
 """The manifest of a compiled artefact: what it takes and gives, for which machine, and the hash of every file.
 
-``manifest.json`` lies beside ``model.so`` and ``report.json``. A manifest of a newer format is refused; keys that
-this version does not know are ignored, so that a later version may add some without a new format.
+``manifest.json`` lies beside ``report.json`` and ``model.so``, or ``model.so.bz2`` (format 2). A manifest of a newer
+format is refused; keys that this version does not know are ignored, so that a later version may add some without a new
+format.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 from tvm_ffn.errors import ArtifactError, DataError
 
 FORMAT = "tvm_ffn"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 LIBRARY_NAME = "model.so"
+PACKED_NAME = "model.so.bz2"
 REPORT_NAME = "report.json"
 
 
@@ -62,6 +64,11 @@ class Manifest:
     preprocess: Mapping[str, Any] | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {"sha256", "bytes"}
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the library is stored by `packing.pack`."""
+        return PACKED_NAME in self.files
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -69,7 +76,7 @@ class Manifest:
         values["inputs"] = [info.to_json() for info in self.inputs]
         values["outputs"] = [info.to_json() for info in self.outputs]
         values["files"] = {name: dict(entry) for name, entry in self.files.items()}
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **values}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION if self.is_packed else 1, **values}
 
     @classmethod
     def from_json(cls, values: Any) -> Manifest:
@@ -125,9 +132,15 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest into an artefact's folder."""
+    text = json.dumps(manifest.to_json(), indent=1) + "\n"
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
 def verify_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file with the manifest; the first missing or changed one is an ArtifactError."""
-    for name in (LIBRARY_NAME, REPORT_NAME):
+    for name in (PACKED_NAME if manifest.is_packed else LIBRARY_NAME, REPORT_NAME):
         if name not in manifest.files:
             raise ArtifactError(f"{directory / MANIFEST_NAME} is damaged: it does not list {name}")
     for name, expected in manifest.files.items():

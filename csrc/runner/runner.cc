@@ -28,7 +28,7 @@ namespace ffi = tvm::ffi;
 
 namespace {
 
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
 constexpr size_t kAlignment = 64;    // generated code assumes aligned tensors
 constexpr int kPooledAllocator = 2;  // the Relax VM's memory manager that reuses freed tensors
 
@@ -211,7 +211,11 @@ void RunAll(const Options& options) {
   size_t samples = ReadInputs(manifest, options.files, &inputs);
   std::vector<ffi::AnyView> arguments;
   for (const Input& input : inputs) arguments.emplace_back(input.tensor);
-  Model model(options.artefact + "/model.so");
+  std::string library = options.artefact + "/model.so";
+  if (!std::ifstream(library) && std::ifstream(library + ".bz2")) {
+    throw Failure{4, library + ".bz2 is compressed: bunzip2 it first"};
+  }
+  Model model(library);
   std::vector<std::ofstream> outputs = OpenOutputs(manifest, options.output_folder);
   for (size_t s = 0; s < samples; ++s) {
     for (Input& input : inputs) input.Load(s);

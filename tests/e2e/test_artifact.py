@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from tvm_ffn import atomic
 from tvm_ffn.errors import ArtifactError, DataError, OutputError, TargetError
-from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME
+from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, PACKED_NAME
 from tvm_ffn.runtime import Module, check_destination, load
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,35 @@ def test_saved_module_runs_alike(built: Module, saved: Path) -> None:
         np.testing.assert_array_equal(a, b)
     assert [str(info) for info in module.inputs] == ["x: float32[N, 4]"]
     assert {entry.name for entry in saved.iterdir()} == {"model.so", "manifest.json", "report.json"}
+
+
+def test_compressed_module_runs_alike(built: Module, saved: Path, tmp_path: Path) -> None:
+    packed = built.save(tmp_path / "packed", compress=True)
+    assert {entry.name for entry in packed.iterdir()} == {PACKED_NAME, MANIFEST_NAME, "report.json"}
+    assert (packed / PACKED_NAME).stat().st_size < 0.7 * (saved / LIBRARY_NAME).stat().st_size
+    module, x = load(packed), np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(module.run({"x": x})[0], built.run({"x": x})[0])
+    again = module.save(tmp_path / "again")
+    assert (again / LIBRARY_NAME).read_bytes() == (saved / LIBRARY_NAME).read_bytes()
+    assert (again / MANIFEST_NAME).read_text() == (saved / MANIFEST_NAME).read_text()
+    assert module.save(packed).samefile(packed) and (packed / LIBRARY_NAME).exists()
+    temporary = module._library().parent
+    assert temporary.exists()
+    del module
+    assert not temporary.exists()
+
+
+def test_compressed_module_needs_space_to_unpack(
+    built: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load(built.save(tmp_path / "packed", compress=True))
+
+    def full(packed: Path, library: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tvm_ffn.runtime.unpack", full)
+    with pytest.raises(OutputError, match=r"cannot write .*No space left"):
+        module.run({"x": np.ones((1, 4), np.float32)})
 
 
 def test_results_are_not_overwritten_by_the_next_run(built: Module) -> None:
@@ -88,18 +118,24 @@ def damage_byte(folder: Path) -> None:
     (folder / LIBRARY_NAME).write_bytes(content)
 
 
+def truncate_packed(folder: Path) -> None:
+    load(folder).save(folder, compress=True)
+    os.truncate(folder / PACKED_NAME, 1000)
+
+
 def newer_version(folder: Path) -> None:
     values = json.loads((folder / MANIFEST_NAME).read_text())
-    (folder / MANIFEST_NAME).write_text(json.dumps({**values, "format_version": 2}))
+    (folder / MANIFEST_NAME).write_text(json.dumps({**values, "format_version": 3}))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (damage_byte, "model.so is damaged"),
+        (truncate_packed, "model.so.bz2 is damaged"),
         (lambda folder: (folder / "report.json").unlink(), "incomplete: report.json"),
         (lambda folder: (folder / MANIFEST_NAME).unlink(), "not a compiled model"),
-        (newer_version, "format version 2.*update"),
+        (newer_version, "format version 3.*update"),
         (lambda folder: (folder / MANIFEST_NAME).write_text("hello\n"), "not JSON"),
         (lambda folder: (folder / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00"), "not JSON"),
         (lambda folder: (folder / MANIFEST_NAME).write_text("{}"), "not the manifest"),

@@ -36,7 +36,7 @@ def test_keys_of_a_later_version_are_ignored() -> None:
     ("change", "message"),
     [
         ({"format": "onnx"}, "not the manifest"),
-        ({"format_version": 2}, "reads up to 1: update"),
+        ({"format_version": 3}, "reads up to 2: update"),
         ({"format_version": "1"}, "not a positive integer"),
         ({"format_version": True}, "not a positive integer"),
         ({"inputs": 3}, "damaged"),
