@@ -93,10 +93,16 @@ def _nonzeros_before(ternary: np.ndarray, step: int) -> np.ndarray:
 
 
 def column_bounds(ternary: np.ndarray, limit: int) -> tuple[int, ...]:
-    """Ends of few equal runs of columns of a (R, K) matrix whose int16 sums cannot overflow: (0, ..., K)."""
-    cut = segments(ternary, limit, step=1, chunk=ternary.shape[1])
-    run = cut.chunks * cut.length
-    return (*range(0, ternary.shape[1], run), ternary.shape[1])
+    """Ends of the fewest equal runs of columns of a (R, K) matrix whose int16 sums cannot overflow: (0, ..., K)."""
+    if limit > INT16_MAX:
+        raise ValueError(f"activations up to {limit} overflow int16 within one group of 1")
+    columns, before = ternary.shape[1], _nonzeros_before(ternary, 1)
+    for count in range(1, columns + 1):
+        run = -(-columns // count)
+        bounds = [*range(0, columns, run), columns]
+        if np.diff(before[:, bounds], axis=1).max(initial=0) * limit <= INT16_MAX:
+            break
+    return tuple(bounds)
 
 
 def pack_groups(ternary: np.ndarray, cut: Segments) -> np.ndarray:
