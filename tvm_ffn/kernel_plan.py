@@ -34,11 +34,12 @@ class KernelPlan:
     inputs and 32 pixels take 20 KB of L1). Lists of digits: ``digit_vectors``, at most so many vectors of pixels whose
     sums are in registers, ``table_kb``, KB of activations that are alive together. Code: ``code_vectors`` of pixels
     that a piece of code runs over, about (1x1 kernels with AVX2: half of them); ``code_rows`` outputs of a piece, at
-    most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched. Int8: ``dot_rows``
-    outputs whose sums are in registers, at most (0: as many as there is room for beside two vectors of pixels),
-    ``dot_groups`` of such pixels in a tile, at most, ``dot_chunk`` inputs copied at a time; dense: ``dense_vectors`` of
-    outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs that share a table
-    of sums, ``lut_ahead`` KB of their codes prefetched.
+    most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched; ``code_length``,
+    instructions of a piece for each row that the registers hold. Int8: ``dot_rows`` outputs whose sums are in
+    registers, at most (0: as many as there is room for beside two vectors of pixels), ``dot_groups`` of such pixels in
+    a tile, at most, ``dot_chunk`` inputs copied at a time; dense: ``dense_vectors`` of outputs in registers, at most.
+    Factors of a dense layer on few rows: ``lut_vectors`` of outputs that share a table of sums, ``lut_ahead`` KB of
+    their codes prefetched.
     """
 
     isa: str = ""
@@ -55,6 +56,7 @@ class KernelPlan:
     code_vectors: int = 24
     code_rows: int = 0
     pair_window: int = 256
+    code_length: int = 100
     dot_rows: int = 0
     dot_groups: int = 8
     dot_chunk: int = 512

@@ -108,6 +108,8 @@ OTHER_DECISIONS = [  # that the default is not for these
     ("dense-rows", {"table_group": 4}),
     ("digits-conv3x3-one-row", {"lanes": 8}),
     ("code-conv3x3-dense-entries-batch2", {"code_rows": 5}),
+    ("code-conv3x3-dense-entries-batch2", {"code_length": 5, "pair_window": 3}),
+    ("planes-conv3x3", {"code_length": 5}),
 ]
 
 

@@ -13,7 +13,7 @@ from tvm_ffn.factorize.native import library
 from tvm_ffn.kernels.code_program import code_bytes, program
 from tvm_ffn.kernels.pairing import match_pairs, match_pairs_numpy
 from tvm_ffn.kernels.straight_line import AVX2, AVX512, Piece, PieceCounts, VectorISA, emit_piece, piece_counts
-from tvm_ffn.kernels.ternary_code import PIECE_A_ROW, CodeStyle, TernaryCode
+from tvm_ffn.kernels.ternary_code import CodeStyle, TernaryCode
 from tvm_ffn.sharing import product_adds
 
 
@@ -101,7 +101,7 @@ def test_a_product_comes_in_pieces_that_start_each_sum_once(isa: VectorISA, boun
         assert piece.is_first == (piece.target not in totals)
         sums = np.array(run(piece.lines, isa, inputs)[: piece.rows])
         totals[piece.target] = (sums + totals.get(piece.target, 0)).tolist()
-    assert 600 < np.mean([len(piece.lines) for piece in pieces]) < 1.1 * PIECE_A_ROW * isa.rows
+    assert 600 < np.mean([len(piece.lines) for piece in pieces]) < 1.1 * CodeStyle().length * isa.rows
     found = np.concatenate([totals[target] for target in sorted(totals)]).reshape(len(bounds) - 1, 64)
     edges = list(pairwise(bounds))
     assert (found == [ternary[:, a:b].astype(int) @ x[a:b] for a, b in edges]).all()

@@ -169,4 +169,5 @@ def _style(plan: KernelPlan, geometry: ConvGeometry) -> CodeStyle:
     """How a layer's code is cut. Half as many vectors where no two inputs share lines and vectors are of 32 bytes, so
     that more of the sums fit L2: .8 to 1.0 of the time on a Zen 3, 1.07 with 3x3 kernels of 64 inputs."""
     half = geometry.taps == 1 and plan.isa == "avx2"
-    return CodeStyle(plan.code_vectors // 2 if half else plan.code_vectors, plan.code_rows, plan.pair_window)
+    vectors = plan.code_vectors // 2 if half else plan.code_vectors
+    return CodeStyle(vectors, plan.code_rows, plan.pair_window, plan.code_length)

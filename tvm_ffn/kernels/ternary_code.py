@@ -30,18 +30,19 @@ L1_BYTES = 32 << 10  # what all x86-64 processors of the last ten years have at 
 RUN_BYTES = 24 << 10  # of inputs that stay in L1
 LOAD_CYCLES, SUM_CYCLES = 0.6, 1.6  # of a vector from L2 instead of L1, of one read from and written to L2
 ADD_CYCLES = 0.5
-PIECE_A_ROW = 100  # instructions: long enough to pay for reading and writing sums, short enough for instruction caches
 
 
 @dataclass(frozen=True)
 class CodeStyle:
     """How code is cut: a piece runs over about ``vectors`` of pixels (long enough to pay for fetching it, short enough
-    for the sums to stay in the caches), has at most ``rows`` outputs (0: as many as the registers hold), and inputs are
-    paired within a ``window``."""
+    for the sums to stay in the caches), has at most ``rows`` outputs (0: as many as the registers hold) and about
+    ``length`` instructions for each row that the registers hold (long enough to pay for reading and writing the sums,
+    short enough for instruction caches); inputs are paired within a ``window``."""
 
     vectors: int = 24
     rows: int = 0
     window: int = 256
+    length: int = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +119,14 @@ class TernaryCode:
         return [(run, row) for run in runs for row in rows]
 
     def _runs(self, start: int, end: int) -> list[range]:
-        """Equal runs of inputs whose pieces have about `PIECE_A_ROW` instructions for each row that the registers hold:
-        an input's load, and additions of which pairs save some; or as many inputs as stay in L1 for one vector; or
-        shorter ones whose inputs stay there for all blocks, where those loads outweigh the sums that each run reads and
-        writes (1x1 convolutions, signed digits most of all: 1024->256@14 .57 of the time)."""
+        """Equal runs of inputs whose pieces have the style's length: an input's load, and additions of which pairs
+        save some; or as many inputs as stay in L1 for one vector; or shorter ones whose inputs stay there for all
+        blocks, where those loads outweigh the sums that each run reads and writes (1x1 convolutions, signed digits most
+        of all: 1024->256@14 .57 of the time)."""
         inputs, rows = end - start, self.rows_a_block
         density = np.count_nonzero(self.digits[:, :, start:end], axis=(1, 2)) / (self.digits.shape[1] * inputs)
         loads, users = inputs * (1 - (1 - density) ** rows).sum(), inputs * rows * density.sum()
-        runs = max(1, round((loads + 0.9 * users) / (PIECE_A_ROW * self.isa.rows)))
+        runs = max(1, round((loads + 0.9 * users) / (self.style.length * self.isa.rows)))
         runs = max(runs, round(inputs * self.isa.vector_bytes / RUN_BYTES))
         if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
             small = -(-inputs * self.row_bytes // RUN_BYTES)
