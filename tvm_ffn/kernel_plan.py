@@ -98,10 +98,8 @@ def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = (
     dot = next(name for name in dots if name not in _NEEDS_FEATURE or name in features)
     lut = isa or ("neon" if architecture == "aarch64" else "ssse3" if "ssse3" in features else "")
     lanes = vector_bytes // 2
-    if vector_bytes == 64:  # two vectors of pixels hide what finds a row; nine, and long lists, the ends of lists
-        return KernelPlan(
-            isa, dot, lut, lanes, threads, pixel_block=64, chunk=8, digit_vectors=9, table_kb=96, lut_vectors=8
-        )
+    if vector_bytes == 64:  # two vectors of pixels hide what finds a row; nine the ends of lists
+        return KernelPlan(isa, dot, lut, lanes, threads, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
     vectors = 16 if architecture == "aarch64" else 13 if vector_bytes == 32 else 8  # 13: .84 to 1.07, .95 of 8's time
     return KernelPlan(isa, dot, lut, lanes, threads, chunk=chunk, digit_vectors=vectors)

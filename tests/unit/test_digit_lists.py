@@ -37,10 +37,10 @@ def digit_planes(draw: st.DrawFn) -> np.ndarray:
     return digits
 
 
-def chunk_sums(digits: np.ndarray, length: int) -> int:
+def chunk_sums(digits: np.ndarray, length: int, together: int) -> int:
     """The largest sum of inputs up to ``LIMIT`` in any output, run of planes and chunk of ``length``."""
     largest = 0
-    for run in plane_runs(digits.shape[1]):
+    for run in plane_runs(digits.shape[1], together):
         weights = np.abs(integer_weights(digits[:, run.start : run.stop]).astype(int))
         starts = range(0, weights.shape[2], length)
         largest = max(largest, *(int(weights[..., start : start + length].sum(2).max()) for start in starts))
@@ -64,10 +64,10 @@ def test_no_chunk_overflows_and_none_is_longer_than_asked(digits: np.ndarray, lo
     assert (cut.planes, cut.inputs) == (digits.shape[1], inputs)
     assert (cut.chunks - 1) * cut.length < inputs <= cut.chunks * cut.length
     assert cut.length <= min(longest, LONGEST_CHUNK)
-    assert chunk_sums(digits, cut.length) <= INT16_MAX
+    assert chunk_sums(digits, cut.length, cut.together) <= INT16_MAX
     fewer = next((c for c in range(cut.chunks - 1, 0, -1) if -(-inputs // c) > cut.length), 0)
     if fewer and -(-inputs // fewer) <= min(longest, LONGEST_CHUNK):
-        assert chunk_sums(digits, -(-inputs // fewer)) > INT16_MAX, "one chunk less would do"
+        assert chunk_sums(digits, -(-inputs // fewer), cut.together) > INT16_MAX, "one chunk less would do"
 
 
 @pytest.mark.parametrize(("planes", "most"), [(1, 255), (2, 86), (3, 36), (4, 86), (5, 36), (6, 36), (7, 36)])
@@ -75,13 +75,19 @@ def test_the_largest_weights_fill_int16(planes: int, most: int) -> None:
     """All digits +1: 258 steps of the largest value of a run are what fits."""
     digits = np.ones((1, planes, 2, most), np.int8)
     assert cut_inputs(digits, LIMIT, 1000) == DigitCut(planes, most, 1, most)
-    longer = np.ones((1, planes, 2, most + 1), np.int8)
-    assert cut_inputs(longer, LIMIT, 1000).chunks == 2
+    longer = cut_inputs(np.ones((1, planes, 2, most + 1), np.int8), LIMIT, 1000)
+    assert longer.chunks == 2 or longer.together < max(map(len, plane_runs(planes)))
+
+
+def test_fewer_planes_are_summed_together_where_that_saves_chunks() -> None:
+    digits = np.ones((1, 6, 2, 86), np.int8)
+    assert cut_inputs(digits, LIMIT, 1000) == DigitCut(6, 86, 1, 86, together=2)
+    assert cut_inputs(digits[:, :1], LIMIT, 1000) == DigitCut(1, 86, 1, 86)
 
 
 def test_activations_that_no_run_can_hold() -> None:
     with pytest.raises(ValueError, match="overflow int16 within one weight"):
-        cut_inputs(np.ones((1, 5, 1, 1), np.int8), 2**15 // 7 + 1, 10)
+        cut_inputs(np.ones((1, 5, 1, 1), np.int8), 2**15, 10)
 
 
 @given(digit_planes(), st.integers(1, 255))

@@ -10,7 +10,7 @@ of the next: digits here may be beyond +-1, an entry v being |v| bytes.
 
 A kernel sums `plane_runs` of at most three planes in int16, modulo 2^16: ``a = 2 a + plane`` from the largest power
 down, so only the sum at the end of a chunk has to fit. `cut_inputs` derives the chunks from that, for the actual
-weights and the largest activation of either sign.
+weights and the largest activation of either sign; shorter runs of planes where they allow longer chunks.
 """
 
 from __future__ import annotations
@@ -28,17 +28,24 @@ PLANES_A_RUN = 3  # weights of -7 .. 7: any 36 inputs of 127 fit int16, and 255 
 
 @dataclass(frozen=True)
 class DigitCut:
-    """``inputs`` cut into ``chunks`` of ``length`` (the last may be shorter), for weights of ``planes`` digits."""
+    """``inputs`` cut into ``chunks`` of ``length`` (the last may be shorter), for weights of ``planes`` digits of which up
+    to ``together`` are summed in int16."""
 
     planes: int
     inputs: int
     chunks: int
     length: int
+    together: int = PLANES_A_RUN
 
     @property
     def runs(self) -> tuple[range, ...]:
         """The planes that are summed together in int16, the largest power first."""
-        return plane_runs(self.planes)
+        return plane_runs(self.planes, self.together)
+
+    @property
+    def ends(self) -> int:
+        """Ends of lists and of runs for one output."""
+        return self.chunks * (2 * self.planes + len(self.runs))
 
 
 def plane_runs(planes: int, most: int = PLANES_A_RUN) -> tuple[range, ...]:
@@ -59,17 +66,27 @@ def fold_rare_planes(digits: np.ndarray, longest: int) -> np.ndarray:
 
 def cut_inputs(digits: np.ndarray, limit: int, longest: int) -> DigitCut:
     """The fewest equal chunks of at most ``longest`` inputs whose int16 sums cannot overflow, for digits (groups,
-    planes, m, n), the largest power first, and activations of magnitude up to ``limit``."""
+    planes, m, n), the largest power first, and activations of magnitude up to ``limit``; as many planes together as
+    leave the fewest ends."""
+    found = (_fewest_chunks(digits, limit, longest, together) for together in range(PLANES_A_RUN, 0, -1))
+    cuts = [cut for cut in found if cut is not None]
+    if not cuts:
+        raise ValueError(f"activations up to {limit} overflow int16 within one weight")
+    return min(cuts, key=lambda cut: cut.ends)
+
+
+def _fewest_chunks(digits: np.ndarray, limit: int, longest: int, together: int) -> DigitCut | None:
     planes, inputs = digits.shape[1], digits.shape[3]
-    values = np.concatenate([integer_weights(digits[:, run.start : run.stop]) for run in plane_runs(planes)])
+    runs = plane_runs(planes, together)
+    values = np.concatenate([integer_weights(digits[:, run.start : run.stop]) for run in runs])
     sums, entries = _sums_before(values), _sums_before(digits[:, 0])
     for chunks in range(-(-inputs // min(longest, LONGEST_CHUNK)), inputs + 1):
         length = -(-inputs // chunks)
         edges = np.minimum(np.arange(0, inputs + length, length), inputs)
         largest, longest_list = (np.diff(before[:, edges], axis=1).max() for before in (sums, entries))
         if largest * limit <= ternary_codes.INT16_MAX and longest_list <= LONGEST_CHUNK:
-            return DigitCut(planes, inputs, len(edges) - 1, length)
-    raise ValueError(f"activations up to {limit} overflow int16 within one weight")
+            return DigitCut(planes, inputs, len(edges) - 1, length, together)
+    return None
 
 
 def _sums_before(values: np.ndarray) -> np.ndarray:
