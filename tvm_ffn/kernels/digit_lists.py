@@ -28,8 +28,8 @@ PLANES_A_RUN = 3  # weights of -7 .. 7: any 36 inputs of 127 fit int16, and 255 
 
 @dataclass(frozen=True)
 class DigitCut:
-    """``inputs`` cut into ``chunks`` of ``length`` (the last may be shorter), for weights of ``planes`` digits of which up
-    to ``together`` are summed in int16."""
+    """``inputs`` cut into ``chunks`` of ``length`` (the last may be shorter), for weights of ``planes`` digits, up to
+    ``together`` of which are summed in int16."""
 
     planes: int
     inputs: int
