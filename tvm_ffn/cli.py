@@ -120,7 +120,7 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--optimize", choices=("size", "speed"), help="packed weights (default), or weights as code")
     parser.add_argument("--code-bytes", type=float, metavar="R", help="with speed: all weights, at most, over int8's")
-    parser.add_argument("--compress", action="store_true", help="store the code packed; loading unpacks it")
+    parser.add_argument("--compress", action="store_true", help="store the library as bzip2; loading unpacks it")
     parser.add_argument("--plan", metavar="PLAN.json", help="settings of all layers, as `quantize` wrote them")
     parser.add_argument("--tuning-dir", metavar="D", help="decisions that `tune` found for this target")
     _add_settings(parser)
