@@ -278,6 +278,9 @@ INT8_LAYERS = (
     Int8Conv("int8-conv3x3", _SMALL, 6),
     Int8Conv("int8-conv7x7-stride2-first", ConvGeometry(1, 3, 23, 25, (7, 7), (2, 2), (3, 3, 3, 3)), 16, RELU),
     Int8Conv("int8-conv3x3-depthwise", ConvGeometry(1, 9, 13, 11, (3, 3), (2, 2), _SAME, groups=9), 1, RELU),
+    Int8Conv(
+        "int8-conv3x3-depthwise-zero", ConvGeometry(1, 9, 13, 35, (3, 3), (2, 2), _SAME, groups=9, pad_value=-127), 1
+    ),
     Int8Conv("int8-conv3x3-depthwise-dilated", ConvGeometry(2, 4, 9, 8, (3, 3), (1, 1), (2, 1, 2, 3), (2, 2), 4), 1),
     Int8Conv("int8-conv3x3-groups-batch2-residual", _GROUPED, 3, RESIDUAL),
     Int8Conv("int8-conv-uneven-leaky", _UNEVEN, 5, LEAKY),

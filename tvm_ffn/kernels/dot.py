@@ -64,8 +64,9 @@ class Dot:
         many = "" if lanes == 1 else f"x{lanes}"
         if not self.raised:
             return T.Cast(self.activations + many, value)
-        mask = T.uint8(RAISED) if lanes == 1 else T.Broadcast(T.uint8(RAISED), lanes)
-        return T.bitwise_xor(T.Cast(f"uint8{many}", value), mask)
+        low, mask = (T.int16(m) if lanes == 1 else T.Broadcast(T.int16(m), lanes) for m in (255, RAISED))
+        byte = T.bitwise_and(T.Cast(f"int16{many}", value), low)  # TVM folds no negative constant to uint8
+        return T.Cast(f"uint8{many}", T.bitwise_xor(byte, mask))
 
     def pack(self, inputs: list[Any]) -> Any:
         """A vector of activations from ``width`` vectors of int8, taking one of each in turn."""
