@@ -5,6 +5,7 @@ The aarch64 runtime libraries come out of the wheels of the installed TVM versio
 
 from __future__ import annotations
 
+import bz2
 import importlib.metadata
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 import tvm_ffn
 from tests.small_net import Net
+from tvm_ffn.manifest import LIBRARY_NAME, PACKED_NAME
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -116,7 +118,14 @@ def test_runner_on_this_machine(
     expected: tuple[Path, np.ndarray, np.ndarray], run_model: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
     artefact, images, logits = expected
-    np.testing.assert_array_equal(run_model(images, artefact, build_runner(tmp_path / "build")), logits)
+    runner = build_runner(tmp_path / "build")
+    np.testing.assert_array_equal(run_model(images, artefact, runner), logits)
+    packed = tvm_ffn.load(artefact).save(tmp_path / "packed", compress=True)
+    command = [runner, packed, tmp_path, f"image={tmp_path / 'image.bin'}"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 4 and "bunzip2" in refused.stderr
+    (packed / LIBRARY_NAME).write_bytes(bz2.decompress((packed / PACKED_NAME).read_bytes()))
+    np.testing.assert_array_equal(run_model(images, packed, runner), logits)
 
 
 @pytest.mark.parametrize(
