@@ -6,7 +6,6 @@ byte for byte what ``Module.save`` ships.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from tvm_ffn import targets
 from tvm_ffn.atomic import output_errors
 from tvm_ffn.errors import OutputError
-from tvm_ffn.manifest import LIBRARY_NAME, REPORT_NAME, Manifest, TensorInfo, file_entry, write_manifest
+from tvm_ffn.json_file import write_json
+from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, REPORT_NAME, Manifest, TensorInfo, file_entry
 from tvm_ffn.report import Report
 from tvm_ffn.version import __version__
 
@@ -48,7 +48,7 @@ def stage(
         folder = Path(tempfile.mkdtemp(prefix="tvm_ffn-"))
         try:
             _export(executable, folder / LIBRARY_NAME, link)
-            (folder / REPORT_NAME).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+            write_json(folder / REPORT_NAME, report.to_json())
             manifest = Manifest(
                 model=model,
                 versions=_versions(),
@@ -61,7 +61,7 @@ def stage(
                 preprocess=preprocess,
                 files={name: file_entry(folder / name) for name in (LIBRARY_NAME, REPORT_NAME)},
             )
-            write_manifest(folder, manifest)
+            write_json(folder / MANIFEST_NAME, manifest.to_json())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -65,9 +65,9 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {"sha256", "bytes"}
 
     @property
-    def is_packed(self) -> bool:
-        """Whether the library is stored by `packing.pack`."""
-        return PACKED_NAME in self.files
+    def library_name(self) -> str:
+        """The library's file: as it is, or stored by `packing.pack`."""
+        return PACKED_NAME if PACKED_NAME in self.files else LIBRARY_NAME
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
@@ -76,7 +76,11 @@ class Manifest:
         values["inputs"] = [info.to_json() for info in self.inputs]
         values["outputs"] = [info.to_json() for info in self.outputs]
         values["files"] = {name: dict(entry) for name, entry in self.files.items()}
-        return {"format": FORMAT, "format_version": FORMAT_VERSION if self.is_packed else 1, **values}
+        return {
+            "format": FORMAT,
+            "format_version": 1 if self.library_name == LIBRARY_NAME else FORMAT_VERSION,
+            **values,
+        }
 
     @classmethod
     def from_json(cls, values: Any) -> Manifest:
@@ -132,15 +136,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest into an artefact's folder."""
-    text = json.dumps(manifest.to_json(), indent=1) + "\n"
-    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
-
-
 def verify_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file with the manifest; the first missing or changed one is an ArtifactError."""
-    for name in (PACKED_NAME if manifest.is_packed else LIBRARY_NAME, REPORT_NAME):
+    for name in (manifest.library_name, REPORT_NAME):
         if name not in manifest.files:
             raise ArtifactError(f"{directory / MANIFEST_NAME} is damaged: it does not list {name}")
     for name, expected in manifest.files.items():

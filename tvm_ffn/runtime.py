@@ -23,6 +23,7 @@ import numpy as np
 
 from tvm_ffn import atomic, feeds, host
 from tvm_ffn.errors import ArtifactError, OutputError, TargetError
+from tvm_ffn.json_file import write_json
 from tvm_ffn.manifest import (
     LIBRARY_NAME,
     MANIFEST_NAME,
@@ -33,7 +34,6 @@ from tvm_ffn.manifest import (
     file_entry,
     read_manifest,
     verify_files,
-    write_manifest,
 )
 from tvm_ffn.packing import pack, unpack
 from tvm_ffn.report import Report
@@ -125,17 +125,19 @@ class Module:
         """
         path = Path(directory).absolute()
         check_destination(path)
-        with self._lock:
-            library = self._library()
+        names = (PACKED_NAME if compress else LIBRARY_NAME, REPORT_NAME)
+        known = self._manifest.files
 
         def fill(folder: Path) -> None:
-            shutil.copyfile(self._directory / REPORT_NAME, folder / REPORT_NAME)
-            if compress:
-                pack(library, folder / PACKED_NAME)
-            else:
-                shutil.copyfile(library, folder / LIBRARY_NAME)
-            files = {entry.name: file_entry(entry) for entry in sorted(folder.iterdir())}
-            write_manifest(folder, replace(self._manifest, files=files))
+            for name in names:
+                if name in known:
+                    shutil.copyfile(self._directory / name, folder / name)
+                elif name == PACKED_NAME:
+                    pack(self._directory / LIBRARY_NAME, folder / name)
+                else:
+                    unpack(self._directory / PACKED_NAME, folder / name)
+            files = {name: known.get(name) or file_entry(folder / name) for name in names}
+            write_json(folder / MANIFEST_NAME, replace(self._manifest, files=files).to_json())
 
         atomic.write_folder(path, fill)
         return path
@@ -243,7 +245,7 @@ class Module:
 
     def _library(self) -> Path:
         """The library's file; that of a packed artefact lies in a temporary folder that goes with the module."""
-        if not self._manifest.is_packed:
+        if self._manifest.library_name == LIBRARY_NAME:
             return self._directory / LIBRARY_NAME
         if self._unpacked is None:
             with atomic.output_errors(Path(tempfile.gettempdir())):
@@ -261,7 +263,7 @@ class Module:
         """
         library = self._library()
         hashes = _opened.setdefault(library.parent, [])
-        digest = self._manifest.files[PACKED_NAME if self._manifest.is_packed else LIBRARY_NAME]["sha256"]
+        digest = self._manifest.files[self._manifest.library_name]["sha256"]
         if digest not in hashes:
             hashes.append(digest)
         return f"{library.parent}/{'./' * hashes.index(digest)}{library.name}"

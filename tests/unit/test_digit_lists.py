@@ -70,13 +70,17 @@ def test_no_chunk_overflows_and_none_is_longer_than_asked(digits: np.ndarray, lo
         assert chunk_sums(digits, -(-inputs // fewer), cut.together) > INT16_MAX, "one chunk less would do"
 
 
-@pytest.mark.parametrize(("planes", "most"), [(1, 255), (2, 86), (3, 36), (4, 86), (5, 36), (6, 36), (7, 36)])
-def test_the_largest_weights_fill_int16(planes: int, most: int) -> None:
-    """All digits +1: 258 steps of the largest value of a run are what fits."""
+@pytest.mark.parametrize(
+    ("planes", "most", "fewer"),
+    [(1, 255, 0), (2, 86, 1), (3, 36, 2), (4, 86, 1), (5, 36, 2), (6, 36, 2), (7, 36, 2)],
+)
+def test_the_largest_weights_fill_int16(planes: int, most: int, fewer: int) -> None:
+    """All digits +1: 258 steps of the largest value of a run are what fits; one more, and fewer planes
+    are summed together, or a list outgrows its byte."""
     digits = np.ones((1, planes, 2, most), np.int8)
     assert cut_inputs(digits, LIMIT, 1000) == DigitCut(planes, most, 1, most)
     longer = cut_inputs(np.ones((1, planes, 2, most + 1), np.int8), LIMIT, 1000)
-    assert longer.chunks == 2 or longer.together < max(map(len, plane_runs(planes)))
+    assert longer == (DigitCut(planes, most + 1, 1, most + 1, fewer) if fewer else DigitCut(1, 256, 2, 128))
 
 
 def test_fewer_planes_are_summed_together_where_that_saves_chunks() -> None:

@@ -59,17 +59,15 @@ class PlanesConv2d(CodeTiledConv2d):
 
     @cached_property
     def stacks(self) -> tuple[_Stack, ...]:
-        """All planes, those that need as many segments together."""
+        """All planes, those that need the same segments together."""
         whole = block_diagonal(self.digits)
-        segments: dict[int, list[int]] = {}
+        alike: dict[tuple[int, ...], list[int]] = {}
         for plane, ternary in enumerate(whole):
-            segments.setdefault(len(column_bounds(ternary, self.limit)), []).append(plane)
-        return tuple(self._stack(whole, planes) for planes in segments.values())
+            alike.setdefault(column_bounds(ternary, self.limit), []).append(plane)
+        return tuple(self._stack(whole, planes, bounds) for bounds, planes in alike.items())
 
-    def _stack(self, whole: np.ndarray, planes: list[int]) -> _Stack:
-        inputs = whole.shape[2]
-        bounds = column_bounds(whole[planes].reshape(-1, inputs), self.limit)
-        runs = self._runs(planes, bounds)
+    def _stack(self, whole: np.ndarray, planes: list[int], bounds: tuple[int, ...]) -> _Stack:
+        inputs, runs = whole.shape[2], self._runs(planes, bounds)
         depth = max(map(len, runs))
         digits = np.zeros((depth, len(runs), *whole.shape[1:]), np.int8)
         for place, run in enumerate(runs):
@@ -82,8 +80,7 @@ class PlanesConv2d(CodeTiledConv2d):
         """As many neighbours of the ``planes`` to a run as fit int16 between the bounds."""
         runs: list[range] = []
         for plane in planes:
-            longer = range(runs[-1].start, plane + 1) if runs else range(0)
-            if runs and plane == runs[-1].stop and self._fits(longer, bounds):
+            if runs and plane == runs[-1].stop and self._fits(longer := range(runs[-1].start, plane + 1), bounds):
                 runs[-1] = longer
             else:
                 runs.append(range(plane, plane + 1))
