@@ -225,6 +225,9 @@ PLANES_CONVS = (
     PlanesConv("planes-conv-uneven-residual", _UNEVEN, 4, 13, LEAKY_RESIDUAL),
     PlanesConv("planes-conv3x3-groups", _GROUPED, 4, 5, RESIDUAL),
     PlanesConv("planes-conv3x3-zero", _SMALL, 5, 13, LEAKY_ZERO),
+    PlanesConv(
+        "planes-conv3x3-batch2-residual", ConvGeometry(2, 4, 6, 7, (3, 3), (1, 1), (1, 1, 1, 1)), 4, 7, LEAKY_RESIDUAL
+    ),
     PlanesConv("planes-conv1x1-whole-tiles-residual", ConvGeometry(2, 10, 8, 8), 4, 6, LEAKY_RESIDUAL),
     PlanesConv("planes-conv1x1-joined-pieces", ConvGeometry(1, 900, 5, 4), 4, 15, RELU, zeros=0.97),
     PlanesConv("planes-conv3x3-segments-float", ConvGeometry(1, 120, 4, 5, (3, 3)), 7, 9, FLOAT, zeros=0.3),

@@ -4,6 +4,8 @@
     max_pool2d, add, views, concat ... ->  the same on int8
     anything else                      ->  as it was, on fp32, with dequantise / quantise at the border
 
+Activations are int8 rows (N, C, H, W), or planes where only convolutions see them (`plane_layouts`).
+
 Each kernel is a TensorIR function with the attribute ``ffn.op``, by which `schedules` knows it. The operators' NumPy
 references are kept, so that the rewritten graph can be run without compiling it (`tvm_ffn.oracle`).
 """
@@ -11,7 +13,7 @@ references are kept, so that the rewritten graph can be run without compiling it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,13 @@ from tvm_ffn.graph import Unit, shape_of
 from tvm_ffn.kernel_plan import KernelPlans
 from tvm_ffn.kernels.concat import Concat
 from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.plane_layout import Layouts, PlaneLayout
 from tvm_ffn.kernels.pointwise import Add, Affine, Rescale
 from tvm_ffn.kernels.pool2d import AvgPool2d, MaxPool2d
+from tvm_ffn.kernels.tiled_conv2d import TiledConv2d
 from tvm_ffn.passes.bounds import stored_bounds
 from tvm_ffn.passes.linear_operator import LinearOperator, Scales, linear_operator
+from tvm_ffn.passes.plane_layouts import plane_layouts
 from tvm_ffn.passes.pool_window import average_weights, pool_window
 from tvm_ffn.ranges import direct_float
 from tvm_ffn.solution import QuantizedNetwork
@@ -75,6 +80,9 @@ class _Emitter:
         self.builder = relax.BlockBuilder()
         self.integers: dict[relax.Var, relax.Var] = {}
         self.floats: dict[relax.Var, relax.Var] = {}
+        record.linear.update((unit, self._linear_operator(unit)) for unit in self.network.linear)
+        operators = {unit: built.operator for unit, built in record.linear.items()}
+        self.planes: dict[relax.Var, PlaneLayout] = plane_layouts(self.network, operators)
 
     def unit(self, unit: Unit) -> None:
         """Emit one unit."""
@@ -109,7 +117,7 @@ class _Emitter:
         variable = self.builder.add_func(function, name)
         self.record.operators[variable.name_hint] = operator
         operands = [relax.const(value) if isinstance(value, np.ndarray) else value for value in arguments]
-        out = relax.TensorType(operator.out_shape, _out_dtype(operator))
+        out = relax.TensorType(*_out_tensor(operator))
         return self.builder.emit(relax.call_tir(variable, operands, out))
 
     def same(self, value: relax.Expr, form: Callable[[relax.Var], relax.Var]) -> relax.Expr:
@@ -130,7 +138,7 @@ class _Emitter:
     def _store(self, unit: Unit, value: relax.Var, *, is_float: bool) -> None:
         (self.floats if is_float else self.integers)[unit.output] = self._reshape(value, shape_of(unit.output))
 
-    def _linear(self, unit: Unit) -> None:
+    def _linear_operator(self, unit: Unit) -> LinearOperator:
         is_float = direct_float(unit, self.network)
         channels = unit.groups * unit.weight.shape[1]
         ranges, residual = self.ranges, unit.residual
@@ -148,20 +156,31 @@ class _Emitter:
             0 if is_float else ranges.zero(unit.output),
         )
         solution = self.quantized.layers[unit]
-        built = linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plans.of(unit.name))
-        self.record.linear[unit] = built
-        x = self.integer(unit.inputs[0])
+        return linear_operator(unit, solution, scales, self.quantized.middle_bits, self.plans.of(unit.name))
+
+    def _linear(self, unit: Unit) -> None:
+        built, x = self.record.linear[unit], self.integer(unit.inputs[0])
+        operator, residual = built.operator, unit.residual
         if unit.kind == "dense":
             x = self._reshape(x, (int(np.prod(shape_of(x)[:-1])), shape_of(x)[-1]))
         arguments: list[relax.Expr | np.ndarray] = [x, *built.constants]
-        if unit.residual is not None:
+        if residual is not None:
             assert built.residual_multiplier is not None
+            added = self.integer(residual)
             arguments += [
-                self._reshape(self.integer(unit.residual), built.operator.out_shape),
+                added if residual in self.planes else self._reshape(added, operator.out_shape),
                 built.residual_multiplier,
             ]
-        kind = "ternary" if solution.is_ternary else "int8"
-        self._store(unit, self._call(f"{kind}_{unit.kind}", built.operator, arguments), is_float=is_float)
+        layouts = Layouts(*(self.planes.get(var) for var in (unit.inputs[0], residual, unit.output)))
+        if layouts != Layouts():
+            operator = operator.with_layouts(layouts)
+            self.record.linear[unit] = replace(built, operator=operator)
+        kind = "ternary" if self.quantized.layers[unit].is_ternary else "int8"
+        value = self._call(f"{kind}_{unit.kind}", operator, arguments)
+        if layouts.out is not None:
+            self.integers[unit.output] = value
+        else:
+            self._store(unit, value, is_float=direct_float(unit, self.network))
 
     def _concat(self, unit: Unit) -> None:
         parts = [self.integer(part) for part in unit.call.args[0].fields]
@@ -221,6 +240,9 @@ class _Emitter:
         return stored_bounds(unit.activation, ranges.step(unit.output).reshape(-1), ranges.zero(unit.output))
 
 
-def _out_dtype(operator: Any) -> str:
+def _out_tensor(operator: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of an operator's output."""
+    if isinstance(operator, TiledConv2d) and operator.layouts.out is not None:
+        return operator.layouts.out.plane_shape, "int16"
     holder = getattr(operator, "product", operator)
-    return holder.epilogue.out_dtype if hasattr(holder, "epilogue") else "int8"
+    return operator.out_shape, holder.epilogue.out_dtype if hasattr(holder, "epilogue") else "int8"

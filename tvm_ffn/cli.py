@@ -118,9 +118,15 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--target", default="llvm", metavar="T", help='for example "llvm -mtriple=aarch64"; default: this machine'
     )
-    parser.add_argument("--optimize", choices=("size", "speed"), help="packed weights (default), or weights as code")
+    parser.add_argument(
+        "--optimize", choices=("size", "speed"), help="weights as code where it is faster (default), or packed"
+    )
     parser.add_argument("--code-bytes", type=float, metavar="R", help="with speed: all weights, at most, over int8's")
-    parser.add_argument("--compress", action="store_true", help="store the library as bzip2; loading unpacks it")
+    parser.add_argument(
+        "--compress",
+        action=argparse.BooleanOptionalAction,
+        help="store the library as bzip2, which loading unpacks; default: where weights are code",
+    )
     parser.add_argument("--plan", metavar="PLAN.json", help="settings of all layers, as `quantize` wrote them")
     parser.add_argument("--tuning-dir", metavar="D", help="decisions that `tune` found for this target")
     _add_settings(parser)

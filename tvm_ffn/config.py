@@ -108,9 +108,10 @@ class FFNConfig:
     # int8's precision, int8 for "response" and "sdd".
     first_layer: str | None = None
     last_layer: str = "int8"
-    # "size": packed weights (2.7 bits an entry, 4 where outputs are few); "speed": weights as machine code where it is
-    # fastest (x86-64 with AVX2 or AVX-512; 2.5 bytes an entry, 4 a digit).
-    optimize: str = "size"
+    # "speed": weights as machine code where that is fastest (x86-64 with AVX2 or AVX-512; 2.5 bytes an entry, 4 a
+    # digit; a quarter of that on disk, as artefacts with code are saved compressed). "size": packed weights (2.7 bits
+    # an entry, 4 where outputs are few) at a half to a third of the speed.
+    optimize: str = "speed"
     # "speed" only: what all weights together may take, as a multiple of int8's bytes; None: any size.
     code_bytes: float | None = None
     # Settings of single layers by exact name or "re:pattern"; None keeps the layer in fp32.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tvm_ffn.parallel import cores, for_each
+from tvm_ffn.host import cores
+from tvm_ffn.parallel import for_each
 
 SCRATCH_BYTES = 8 << 20  # of columns, in each thread
 DEPTHWISE_BYTES = 1 << 18  # of one block of channels: half of a level 2 cache

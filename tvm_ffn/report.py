@@ -100,6 +100,7 @@ class Report:
         sums: dict[str, int | float] = {key: sum(getattr(row, key) for row in self.layers) for key in SUMS}
         sums["layers"] = len(self.layers)
         sums["ternary_layers"] = sum(row.kind == "ternary" for row in self.layers)
+        sums["code_bytes"] = sum(row.weight_bytes for row in self._rows_of_code)
         sums["weights_to_int8"] = _ratio(sums["weight_bytes"], sums["int8_bytes"])
         sums["weights_to_fp32"] = _ratio(sums["weight_bytes"], sums["fp32_bytes"])
         sums["adds_to_macs"] = _ratio(sums["adds"], sums["macs"])
@@ -168,11 +169,15 @@ class Report:
         ]
 
     def _code(self) -> list[str]:
-        rows = [row for row in self.layers if row.packed_bytes is not None]
+        rows = self._rows_of_code
         if not rows:
             return []
-        code, packed = sum(row.weight_bytes for row in rows), sum(row.packed_bytes or 0 for row in rows)
+        code, packed = self.totals["code_bytes"], sum(row.packed_bytes or 0 for row in rows)
         return [f"of these {_count(code)}B are machine code of {len(rows)} layers, {_count(packed)}B if packed"]
+
+    @property
+    def _rows_of_code(self) -> list[LayerRow]:
+        return [row for row in self.layers if row.packed_bytes is not None]
 
     def _tuning(self) -> list[str]:
         found = [sum(row.tuned == outcome for row in self.layers) for outcome in ("hit", "near", "miss")]

@@ -213,7 +213,7 @@ void RunAll(const Options& options) {
   for (const Input& input : inputs) arguments.emplace_back(input.tensor);
   std::string library = options.artefact + "/model.so";
   if (!std::ifstream(library) && std::ifstream(library + ".bz2")) {
-    throw Failure{4, library + ".bz2 is compressed: bunzip2 it first"};
+    throw Failure{4, library + ".bz2 is compressed: bunzip2 it first, or compile with --no-compress"};
   }
   Model model(library);
   std::vector<std::ofstream> outputs = OpenOutputs(manifest, options.output_folder);

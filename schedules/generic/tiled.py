@@ -23,7 +23,7 @@ class Tiled:
         sch = s_tir.Schedule(function)
         lanes = machine.lanes("int16")
         names = {sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))}
-        for name in ("planes", "residual_flat", "wide", "store"):
+        for name in ("planes", "residual_flat", "wide", "store", "borders"):
             if name in names:
                 schedule_copy(sch, sch.get_sblock(name))
         for tile in sorted({"first", "tile"} & names):

@@ -96,7 +96,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray
     """Artefact for this machine, test images (SAMPLES, 1, 16, 16), their logits (SAMPLES, 10)."""
     module = tvm_ffn.compile(EXAMPLES / "digits.onnx", config=CONFIG, calibration=EXAMPLES / "digits_calibration.npz")
     folder = tmp_path_factory.mktemp("here") / "digits"
-    module.save(folder)
+    module.save(folder, compress=False)
     images = np.load(EXAMPLES / "digits_test.npz")["image"][:SAMPLES]
     return folder, images, module.run({"image": images})[0]
 

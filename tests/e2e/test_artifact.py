@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import json
 import os
@@ -15,12 +16,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tvm_ffn import atomic
+from tvm_ffn import atomic, targets
+from tvm_ffn.compiler import finish
+from tvm_ffn.config import FFNConfig
 from tvm_ffn.errors import ArtifactError, DataError, OutputError, TargetError
+from tvm_ffn.kernel_plan import default_plan
 from tvm_ffn.manifest import LIBRARY_NAME, MANIFEST_NAME, PACKED_NAME
+from tvm_ffn.packing import pack, unpack
+from tvm_ffn.pipeline import run
 from tvm_ffn.runtime import Module, check_destination, load
+from tvm_ffn.synthetic import random_compilation
 
 ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits.onnx"
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)  # of the fixture ``stage``
 
 
@@ -60,6 +68,28 @@ def test_compressed_module_runs_alike(built: Module, saved: Path, tmp_path: Path
     assert temporary.exists()
     del module
     assert not temporary.exists()
+
+
+def test_code_is_saved_compressed(tmp_path: Path) -> None:
+    target = targets.parse_target("llvm")
+    if not default_plan(target).isa:
+        pytest.skip("the processor has no kernel of that kind")
+    config = FFNConfig(rank_ratio=1.0)
+    for key in ("speed", "size"):
+        c = run(random_compilation(DIGITS, target, config.replace(optimize=key)), start_at="choose")
+        saved = finish(c).save(tmp_path / key)
+        assert (saved / PACKED_NAME).exists() == (key == "speed")
+        assert (saved / LIBRARY_NAME).exists() == (key == "size")
+    assert (load(tmp_path / "speed").save(tmp_path / "plain", compress=False) / LIBRARY_NAME).exists()
+
+
+def test_many_streams_are_one_file(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 9, 9_000_000, np.uint8).tobytes()
+    (tmp_path / "library").write_bytes(content)
+    pack(tmp_path / "library", tmp_path / "packed")
+    assert bz2.decompress((tmp_path / "packed").read_bytes()) == content
+    unpack(tmp_path / "packed", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == content
 
 
 def test_compressed_module_needs_space_to_unpack(

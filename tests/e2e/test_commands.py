@@ -184,7 +184,7 @@ def test_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_bench_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TVM_NUM_THREADS", "1")
     settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"rounds": 0, "sweeps": 1}))
+    settings.write_text(json.dumps({"rounds": 0, "sweeps": 1, "optimize": "size"}))
     assert compile_digits(tmp_path / "out", "--synthetic-calibration", "--limit", "4", "--config", str(settings)) == 0
     capsys.readouterr()
     command = ["bench", str(tmp_path / "out"), "--layers", "--repeat", "2"]

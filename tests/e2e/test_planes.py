@@ -1,4 +1,4 @@
-"""Weights in signed binary digits through the compiler: lists of digits by default, the oracle's numbers."""
+"""Weights in signed binary digits through the compiler: packed, they are lists of digits; the oracle's numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from integer_check import CHEAP, Built, build
 from small_net import Net
 
-CONFIG = CHEAP.replace(method="planes", penalty=0.02, first_layer="ternary", last_layer="ternary")
+CONFIG = CHEAP.replace(method="planes", penalty=0.02, first_layer="ternary", last_layer="ternary", optimize="size")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tvm_ffn import cli
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL, DATA = EXAMPLES / "digits.onnx", EXAMPLES / "digits_calibration.npz"
-QUICK = tvm_ffn.FFNConfig(calibration_rows=2000)
+QUICK = tvm_ffn.FFNConfig(calibration_rows=2000, optimize="size")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from benchmarks.kernel_case import KernelCase, fits, kernel_case
 from tvm_ffn import host, targets
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels import codes
+from tvm_ffn.kernels.plane_layout import Layouts, PlaneLayout
 from tvm_ffn.schedules.generic.fallback import Fallback
 from tvm_ffn.schedules.rules import rules_for
 
@@ -167,6 +168,38 @@ def test_whole_tiles_go_straight_to_the_output(shape: shapes.Shape) -> None:
         pytest.skip("the processor has no kernel of that kind")
     function = case_of(shape, plan(target)).operator.prim_func("kernel")
     assert not {"flat", "store", "residual_flat"} & {buffer.name for buffer in function.body.block.alloc_buffers}
+
+
+IN_PLANES = (
+    "code-conv3x3-dense-entries-batch2",
+    "code-conv3x3-one-output-residual",
+    "code-conv3x3-zero",
+    "planes-conv3x3-zero",
+    "planes-conv3x3-batch2-residual",
+    "digits-conv3x3-one-output-residual",
+    "digits-conv3x3-zero",
+)
+
+
+@on_every_isa(tuple(shape for shape in TESTED if shape.name in IN_PLANES))
+def test_equals_the_oracle_between_planes(shape: shapes.Shape, isa: str) -> None:
+    case = case_of(shape, plan(parsed(isa)))
+    rows, g = case.operator, case.operator.geometry
+    assert rows.reads_planes
+    x = replace(rows.input_planes, size=rows.input_planes.size + 9)
+    out = PlaneLayout(rows.out_shape, g.pitch, 5, 5 + rows.pixels, pad_value=-3)
+    residual = PlaneLayout(rows.out_shape, g.pitch, 2, 7 + rows.pixels, 0) if rows.epilogue.residual else None
+    operator = rows.with_layouts(Layouts(x, residual, out))
+    runs = {}
+    for name, (activation, *rest) in case.runs.items():
+        if residual is not None:
+            rest[-2] = residual.planes_numpy(rest[-2])
+        runs[name] = (x.planes_numpy(activation), *rest)
+    outputs = compare(build(operator.prim_func("kernel"), parsed(isa)), KernelCase(operator, runs))
+    for name, arguments in case.runs.items():
+        expected = rows.reference(*arguments)
+        np.testing.assert_array_equal(out.rows_numpy(outputs[name]), expected)
+        assert (outputs[name] != -3).sum() <= expected.size
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def test_what_code_costs_is_told() -> None:
         "of these 5 kB are machine code of 2 layers, 800B if packed" in Report((code, INT8, code), "net", "x").summary()
     )
     assert not any("machine code" in line for line in REPORT.summary())
+    assert Report((code, INT8, code), "net", "x").totals["code_bytes"] == 5000 and REPORT.totals["code_bytes"] == 0
 
 
 def test_json_round_trip() -> None:

@@ -61,11 +61,16 @@ class CodeTiledConv2d(TiledConv2d):
         return self.geometry.is_image and self.fills_rows and self.split == 1
 
     @property
+    def reads_planes(self) -> bool:
+        """Where they are the kernel's own at stride 1; those of a 1x1 kernel are copied by tiles."""
+        return self.geometry.has_own_planes
+
+    @property
     def offsets(self) -> np.ndarray:
         """Byte offset of each input, all groups' in turn, from the first pixel of a tile."""
         if self.copies_tiles:
             return np.arange(self.geometry.channels) * self.tile * INT16_BYTES
-        return plane_offsets(self.geometry, self.pixels)
+        return plane_offsets(self.geometry, self.pixels, self.span)
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
         """Block "planes", or the image itself where `copies_tiles`."""
@@ -75,7 +80,7 @@ class CodeTiledConv2d(TiledConv2d):
         """The region that the code reads, and its first element; block "inputs" where `copies_tiles`."""
         g = self.geometry
         if not self.copies_tiles:
-            region = tile.source[tile.image, 0 : g.channels, 0 : g.span(self.pixels)]
+            region = tile.source[tile.image, 0 : g.channels, 0 : self.span]
             return region, tile.source[tile.image, 0, tile.index * self.tile]
 
         def pixel(k: Any, p: Any) -> Any:

@@ -51,6 +51,11 @@ class DigitsConv2d(GroupTiledConv2d):
         return {"starts": self.lists}
 
     @property
+    def reads_planes(self) -> bool:
+        """Where they are the kernel's own at stride 1."""
+        return self.geometry.has_own_planes
+
+    @property
     def lists(self) -> int:
         """Lists of all parts; the length of each is one byte."""
         return self.parts * self.cut.chunks * self.rows * 2 * self.cut.planes

@@ -37,8 +37,9 @@ CONSTANT_BYTES = 8  # of bias and scale, for each output channel
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows the integer sum; ``lo`` and ``hi`` in units of the stored value (None: unbounded, float32 only),
-    ``slope`` is that of a leaky ReLU for negative sums; ``fraction_bits`` are those of sums in int16."""
+    """What follows the integer sum: int8 values, as int8 or int16, or float32. ``lo`` and ``hi`` are in units of the
+    stored value (None: unbounded, float32 only), ``slope`` is that of a leaky ReLU for negative sums; ``fraction_bits``
+    are those of sums in int16."""
 
     out_dtype: str = "int8"
     lo: float | None = -127.0
@@ -136,12 +137,13 @@ def from_fixed(spec: Epilogue, value: Any, offset: Any, bits: Any) -> Any:
 
 
 def _stored(spec: Epilogue, value: Any, wide: int) -> Any:
-    """TensorIR: an integer of ``wide`` bits as int8 within the bounds."""
+    """TensorIR: an integer of ``wide`` bits as one of the output's within the bounds."""
     assert spec.lo is not None and spec.hi is not None
-    narrow = _saturated(value, wide, _INT8)
-    if spec.hi < 2 ** (_INT8 - 1) - 1:
-        narrow = T.min(narrow, T.int8(int(spec.hi)))
-    return T.max(narrow, T.int8(int(spec.lo)))
+    bits, constant = np.iinfo(spec.out_dtype).bits, getattr(T, spec.out_dtype)
+    narrow = value if bits == wide else _saturated(value, wide, bits)
+    if spec.hi < 2 ** (bits - 1) - 1:
+        narrow = T.min(narrow, constant(int(spec.hi)))
+    return T.max(narrow, constant(int(spec.lo)))
 
 
 def _half(spec: Epilogue) -> int:
@@ -163,7 +165,7 @@ def apply_numpy(
     if spec.out_dtype == "float32":
         return np.clip(value * factor, spec.lo, spec.hi).astype(np.float32)
     if not spec.residual:
-        return np.clip(np.rint(value * factor) + spec.zero, spec.lo, spec.hi).astype(np.int8)
+        return np.clip(np.rint(value * factor) + spec.zero, spec.lo, spec.hi).astype(spec.out_dtype)
     assert residual is not None
     own = _saturated_numpy(np.rint(value * (factor * np.float32(2**spec.fraction_bits))))
     fixed = _saturated_numpy(own + multiplied_numpy(*residual))
@@ -178,7 +180,7 @@ def multiplied_numpy(item: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
 def from_fixed_numpy(spec: Epilogue, value: np.ndarray, offset: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """NumPy reference of `from_fixed`."""
     rounded = _saturated_numpy(value + offset.astype(np.int32)) >> bits
-    return np.clip(rounded, spec.lo, spec.hi).astype(np.int8)
+    return np.clip(rounded, spec.lo, spec.hi).astype(spec.out_dtype)
 
 
 def _saturated_numpy(value: np.ndarray) -> np.ndarray:

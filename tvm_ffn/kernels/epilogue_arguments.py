@@ -26,15 +26,19 @@ class EpilogueArguments:
 
     @staticmethod
     def declare(
-        b: KernelBuilder, epilogue: Epilogue, channels: tuple[int, int], out_shape: Sequence[int]
+        b: KernelBuilder,
+        epilogue: Epilogue,
+        channels: tuple[int, int],
+        out_shape: Sequence[int],
+        residual: tuple[Sequence[int], str] | None = None,
     ) -> EpilogueArguments:
-        """Declare bias int32 and scale float32 of the shape ``channels`` (groups, m), [residual int8 like the output,
-        its multiplier int16 (1,)], and the output."""
+        """Declare bias int32 and scale float32 of the shape ``channels`` (groups, m), [the residual, of a shape and
+        dtype of its own or int8 like the output, its multiplier int16 (1,)], and the output."""
         return EpilogueArguments(
             epilogue,
             b.arg("bias", channels, "int32"),
             b.arg("scale", channels, "float32"),
-            b.arg("residual", out_shape, "int8") if epilogue.residual else None,
+            b.arg("residual", *(residual or (out_shape, "int8"))) if epilogue.residual else None,
             b.arg("residual_multiplier", (1,), "int16") if epilogue.residual else None,
             b.arg("out", out_shape, epilogue.out_dtype),
         )

@@ -73,9 +73,19 @@ class ConvGeometry:
         return self.out_width + self._reach[1] // self.strides[1] - self._shared
 
     @property
+    def first_pixel(self) -> int:
+        """Place of the image's first pixel in a plane, at stride 1."""
+        return self.padding[0] * self.pitch + self.padding[1]
+
+    @property
     def is_image(self) -> bool:
         """Whether a channel's planes are its image as it is: a 1x1 kernel, no stride and no padding."""
         return self._reach == (0, 0) and self.strides == (1, 1) and not any(self.padding)
+
+    @property
+    def has_own_planes(self) -> bool:
+        """Whether the planes are one run of rows a channel, and more than the image."""
+        return self.strides == (1, 1) and not self.is_image
 
     @property
     def is_depthwise(self) -> bool:

@@ -216,13 +216,13 @@ class TernaryCode:
         return b.call_assembly(name, shape, "int16", self.llvm(), reads=reads, calls=calls)
 
 
-def plane_offsets(geometry: ConvGeometry, pixels: int) -> np.ndarray:
+def plane_offsets(geometry: ConvGeometry, pixels: int, span: int) -> np.ndarray:
     """Byte offset of each input of a convolution, all groups' in turn, from the first pixel of a tile, in int16 planes
-    for ``pixels``."""
+    for ``pixels``, ``span`` elements a channel."""
     k = np.arange(geometry.groups * geometry.inputs)
     rows, columns = np.divmod(k % geometry.taps, geometry.kernel[1])
     places = [geometry.tap_offset(int(dy), int(dx), pixels) for dy, dx in zip(rows, columns, strict=True)]
-    return (k // geometry.taps * geometry.span(pixels) + np.array(places)) * INT16_BYTES
+    return (k // geometry.taps * span + np.array(places)) * INT16_BYTES
 
 
 def segment_total(segments: int, item: Callable[[int], Any]) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from tvm.tirx import Buffer, PrimFunc
@@ -16,6 +17,7 @@ from tvm_ffn.kernels.builder import KernelBuilder
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.epilogue_arguments import EpilogueArguments
 from tvm_ffn.kernels.geometry import ConvGeometry
+from tvm_ffn.kernels.plane_layout import Layouts, PlaneLayout
 from tvm_ffn.kernels.planes import cropped, flat_copy, im2col_numpy, image_planes
 from tvm_ffn.kernels.work import Cost, Executed
 
@@ -41,6 +43,7 @@ class TiledConv2d(ABC):
     op: ClassVar[str]
     geometry: ConvGeometry
     epilogue: Epilogue
+    layouts: Layouts = field(default=Layouts(), kw_only=True)
 
     @property
     @abstractmethod
@@ -107,13 +110,37 @@ class TiledConv2d(ABC):
 
     @property
     def in_shape(self) -> tuple[int, ...]:
+        """Shape of the activation's rows."""
         g = self.geometry
         return g.batch, g.channels, g.height, g.width
 
     @property
     def out_shape(self) -> tuple[int, ...]:
+        """Shape of the output's and the residual's rows."""
         g = self.geometry
         return g.batch, g.groups * self.outputs, g.out_height, g.out_width
+
+    @property
+    def reads_planes(self) -> bool:
+        """Whether the activation may lie in planes as they are."""
+        return False
+
+    @property
+    def input_planes(self) -> PlaneLayout:
+        """The planes that the sums read, at stride 1."""
+        g = self.geometry
+        shape = g.batch, g.channels, g.height, g.width
+        return PlaneLayout(shape, g.pitch, g.first_pixel, g.span(self.pixels), g.pad_value)
+
+    def with_layouts(self, layouts: Layouts) -> Self:
+        """The same convolution between tensors that lie in planes."""
+        epilogue = self.epilogue if layouts.out is None else replace(self.epilogue, out_dtype="int16")
+        return replace(self, layouts=layouts, epilogue=epilogue)
+
+    @property
+    def span(self) -> int:
+        """Elements of one channel's planes."""
+        return self.geometry.span(self.pixels) if self.layouts.x is None else self.layouts.x.size
 
     @property
     def pixels(self) -> int:
@@ -122,36 +149,49 @@ class TiledConv2d(ABC):
 
     def prim_func(self, name: str) -> PrimFunc:
         """Arguments: x int8 (N, C, H, W), those of `arguments`, bias int32 (groups, m), scale float32 (groups, m),
-        [residual int8 like the output, its scale float32 (1,)], out."""
-        g, dtype = self.geometry, self.epilogue.out_dtype
+        [residual int8 like the output, its multiplier int16 (1,)], out; what the layouts say is in planes instead."""
+        g, dtype, layouts = self.geometry, self.epilogue.out_dtype, self.layouts
         b = KernelBuilder(name, {"ffn.op": self.op, "ffn.pixel_block": self.pixel_block})
-        x = b.arg("x", self.in_shape, "int8")
+        x = b.arg("x", *_tensor(self.in_shape, layouts.x))
         arguments = self.arguments(b)
-        ends = EpilogueArguments.declare(b, self.epilogue, (g.groups, self.outputs), self.out_shape)
-        source = self.source(b, arguments, self.planes_in(b, x))
+        ends = EpilogueArguments.declare(
+            b,
+            self.epilogue,
+            (g.groups, self.outputs),
+            _tensor(self.out_shape, layouts.out)[0],
+            _tensor(self.out_shape, layouts.residual),
+        )
+        source = self.source(b, arguments, x if layouts.x else self.planes_in(b, x))
         out = ends.out
-        if not self.fills_rows:
+        if not self.fills_rows and layouts.residual is None:
             ends = ends.with_copied_residual(lambda residual: self.residual_in(b, residual))
+        if not self.fills_rows and layouts.out is None:
             out = b.tensor("flat", (g.batch, g.groups * self.outputs, self.pixels), dtype)
         with b.tile("tile", (g.batch, self.parts, self.tiles)) as (n, part, t):
             total = self.sums(b, arguments, Tile(source, n, part, t))
 
-            def place(m: Any, p: Any) -> tuple[Any, ...]:
+            def place(m: Any, p: Any, layout: PlaneLayout | None) -> tuple[Any, ...]:
                 channel, pixel = part * self.rows + m, t * self.pixel_block + p
+                if layout is not None:
+                    return n, channel, layout.first + pixel
                 row = (pixel // g.out_width, pixel % g.out_width) if self.fills_rows else (pixel,)
                 return n, channel, *row
 
             def stored(m: Any, p: Any) -> Any:
                 channel = part * self.rows + m
-                return ends.stored(total(m, p), (channel // self.outputs, channel % self.outputs), place(m, p))
+                of_outputs = channel // self.outputs, channel % self.outputs
+                return ends.stored(total(m, p), of_outputs, place(m, p, layouts.residual))
 
-            b.compute("epilogue", (self.rows, self.pixel_block), dtype, stored, out=out, at=place)
-        if not self.fills_rows:
+            at = partial(place, layout=layouts.out)
+            b.compute("epilogue", (self.rows, self.pixel_block), dtype, stored, out=out, at=at)
+        if layouts.out is not None:
+            layouts.out.pad(b, out)
+        elif not self.fills_rows:
             self.rows_out(b, out, ends.out)
         return b.finish()
 
     def planes_in(self, b: KernelBuilder, x: Buffer) -> Buffer:
-        """Block "planes": int16 (images, channels, span)."""
+        """Block "planes": int16 (images, channels, span) of an activation in rows."""
         return image_planes(b, x, self.geometry, self.pixels, "int16")
 
     def source(self, b: KernelBuilder, arguments: list[Buffer], planes: Buffer) -> Buffer:
@@ -174,7 +214,12 @@ class TiledConv2d(ABC):
 
     def reference(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
         """NumPy oracle on the function's arguments without the output; returns the output."""
-        return self.outputs_numpy(x, *arguments).reshape(self.out_shape)
+        layouts, parameters = self.layouts, list(arguments)
+        if layouts.residual is not None:
+            parameters[-2] = layouts.residual.rows_numpy(parameters[-2])
+        rows = self.outputs_numpy(x if layouts.x is None else layouts.x.rows_numpy(x), *parameters)
+        rows = rows.reshape(self.out_shape)
+        return rows if layouts.out is None else layouts.out.planes_numpy(rows)
 
     def outputs_numpy(self, x: np.ndarray, *arguments: np.ndarray) -> np.ndarray:
         """The stored values (N, groups, m, pixels) for an NCHW tensor; a residual's shape may be any."""
@@ -183,3 +228,8 @@ class TiledConv2d(ABC):
         extra = (rest[2].reshape(total.shape), rest[3]) if self.epilogue.residual else None
         bias, scale = rest[0][None, :, :, None], rest[1][None, :, :, None]
         return ep.apply_numpy(self.epilogue, total, bias, scale, extra)
+
+
+def _tensor(shape: tuple[int, ...], layout: PlaneLayout | None) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of an argument whose rows have the ``shape``."""
+    return (shape, "int8") if layout is None else (layout.plane_shape, "int16")
