@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kWordBits = 64;
 
+inline bool HasTwo(uint64_t rows) { return (rows & (rows - 1)) != 0; }
+
 /*! \brief Which rows hold +1 and which -1, by column: `words` of 64 rows each. */
 struct Signs {
   int64_t words;
@@ -31,8 +33,10 @@ struct Signs {
     int64_t same = 0, opposite = 0;
     for (int64_t w = 0; w < words; ++w) {
       uint64_t pa = plus[a * words + w], ma = minus[a * words + w], pb = plus[b * words + w], mb = minus[b * words + w];
-      same += std::popcount((pa & pb) | (ma & mb));
-      opposite += std::popcount((pa & mb) | (ma & pb));
+      uint64_t equal = (pa & pb) | (ma & mb), unequal = (pa & mb) | (ma & pb);
+      if (words == 1 && !HasTwo(equal) && !HasTwo(unequal)) return 0;  // as most pairs of sparse columns
+      same += std::popcount(equal);
+      opposite += std::popcount(unequal);
     }
     return std::max<int64_t>(same - 1, 0) + std::max<int64_t>(opposite - 1, 0);
   }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -98,15 +99,20 @@ def _doubled(digits: np.ndarray) -> np.ndarray:
 
 def _emit_plane(emitter: _Emitter, ternary: np.ndarray, offsets: np.ndarray, window: int) -> None:
     mates = match_pairs(ternary, window)
-    products = ternary * ternary[:, mates]
+    seconds = ternary[:, mates] * (mates >= 0)
+    products = ternary * seconds
     same, opposite = ((products > 0).sum(0) > 1).tolist(), ((products < 0).sum(0) > 1).tolist()
-    alone, paired = ternary.T.tolist(), (3 * ternary + ternary[:, mates] + PAIR_OF_ZEROS).T.tolist()
-    places = offsets.tolist()
-    for first, second in enumerate(mates.tolist()):
+    states = np.where((mates < 0) | (mates > np.arange(len(mates))), 3 * ternary + seconds, 0)
+    inputs, rows = np.nonzero(states.T)
+    texts = (9 * rows + states[rows, inputs] + PAIR_OF_ZEROS).tolist()
+    used, starts = np.unique(inputs, return_index=True)
+    places, partners = offsets.tolist(), mates.tolist()
+    for first, (start, end) in zip(used.tolist(), pairwise([*starts.tolist(), len(texts)]), strict=True):
+        second = partners[first]
         if second < 0:
-            emitter.single(alone[first], places[first])
-        elif second > first:
-            emitter.pair(paired[first], places[first], places[second], same[first], opposite[first])
+            emitter.single(texts[start:end], places[first])
+        else:
+            emitter.pair(texts[start:end], places[first], places[second], same[first], opposite[first])
 
 
 @dataclass(frozen=True)
@@ -136,18 +142,14 @@ def piece_counts(digits: np.ndarray, window: int) -> PieceCounts:
 _BOTH, _DIFFERENCE, _ALONE = range(3)  # what of a pair an instruction of a row reads
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """Instructions that are the same in every piece of an ISA, by row: ``single[row][weight + 1]`` adds a lone input,
-    ``pair[same, opposite][row][3 * first + second + PAIR_OF_ZEROS]`` two, whose sum or difference may be there: what
-    they read, and themselves."""
-
-    single: Sequence[Sequence[str]]
-    pair: Mapping[tuple[bool, bool], Sequence[Sequence[tuple[int, Sequence[str]]]]]
+_Texts = Sequence[tuple[int, Sequence[str]]]
 
 
 @cache
-def _texts(isa: VectorISA) -> _Texts:
+def _texts(isa: VectorISA) -> Mapping[tuple[bool, bool], _Texts]:
+    """Instructions that are the same in every piece of an ISA: ``[same, opposite][9 * row + 3 * first + second +
+    PAIR_OF_ZEROS]`` adds two inputs, whose sum or difference may be there (or the first alone): what of them is read,
+    and the instructions."""
     a, b, joined = (isa.register(index) for index in range(_TEMPORARIES))
 
     def update(register: str, weight: int, source: str) -> str:
@@ -160,15 +162,14 @@ def _texts(isa: VectorISA) -> _Texts:
             return _DIFFERENCE, [update(register, p, joined)]
         return _ALONE, [update(register, weight, source) for weight, source in ((p, a), (q, b)) if weight]
 
-    weights = (-1, 0, 1)
-    pair = {
+    weights, choices = (-1, 0, 1), (False, True)
+    return {
         (same, opposite): [
-            [updates(register, p, q, same, opposite) for p in weights for q in weights] for register in isa.sums
+            updates(register, p, q, same, opposite) for register in isa.sums for p in weights for q in weights
         ]
-        for same in (False, True)
-        for opposite in (False, True)
+        for same in choices
+        for opposite in choices
     }
-    return _Texts([[update(register, weight, a) for weight in weights] for register in isa.sums], pair)
 
 
 class _Emitter:
@@ -185,11 +186,10 @@ class _Emitter:
         self.lines += [f"vpaddw {register},{register},{register}" for register in registers]
         self.adds += len(registers)
 
-    def single(self, weights: list[int], place: int) -> None:
+    def single(self, texts: list[int], place: int) -> None:
         """One input on its own; a lone row adds it from memory."""
-        users = [text[weight + 1] for text, weight in zip(self.texts.single, weights, strict=False) if weight]
-        if not users:
-            return
+        alone = self.texts[False, False]
+        users = [alone[text][1][0] for text in texts]
         self.loads += 1
         self.adds += len(users)
         if len(users) == 1:
@@ -198,15 +198,16 @@ class _Emitter:
         self._load(self.a, place)
         self.lines += users
 
-    def pair(self, states: list[int], place_a: int, place_b: int, same: bool, opposite: bool) -> None:
+    def pair(self, texts: list[int], place_a: int, place_b: int, same: bool, opposite: bool) -> None:
         """Two inputs, with their sum and difference where rows share them."""
         self._load(self.a, place_a)
         self._load(self.b, place_b)
         self.loads += 2
         before = len(self.lines)
         rows: tuple[list[str], list[str], list[str]] = ([], [], [])
-        for text, state in zip(self.texts.pair[same, opposite], states, strict=False):
-            reads, lines = text[state]
+        known = self.texts[same, opposite]
+        for text in texts:
+            reads, lines = known[text]
             rows[reads].extend(lines)
         if same:
             self.lines.append(f"vpaddw {self.b},{self.a},{self.joined}")
