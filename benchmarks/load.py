@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="*")
     parser.add_argument("--rank-ratio", type=float, nargs="+", default=[0.0, 1.0])
-    parser.add_argument("--optimize", nargs="+", default=["size"], choices=("size", "speed"))
+    parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--cpu", type=int, default=0, help="the core everything runs on")
     parser.add_argument("--json", type=Path)

@@ -3,12 +3,13 @@
     python -m benchmarks.peers resnet50 squeezenet path/to/model.onnx --cpu 1 --json OUT.json
     python -m benchmarks.peers resnet50 --isa avx2 --layers
     python -m benchmarks.peers resnet50 --threads 2
+    python -m benchmarks.peers model.onnx --compiled OUT
 
-A model is a file or one of ``models.LIGHT``. Ours has random factors (`tvm_ffn.synthetic`): right for speed, not for
-accuracy. The clock is the process's CPU time, which on one thread is the latency without the time that other processes
-had the core; on several it is the time of day, each call after a pause in which the threads of the one before stop
-spinning. Ratios are of medians, in brackets of minima; below 1 is faster. With ``--isa avx2`` ours is built for
-x86-64-v3 and OpenVINO told to use no more than AVX2 (onnxruntime cannot be told).
+A model is a file or one of ``models.LIGHT``. Ours has random factors (`tvm_ffn.synthetic`), right for speed, not for
+accuracy, or is what was compiled from the file. The clock is the process's CPU time, which on one thread is the latency
+without the time that other processes had the core; on several it is the time of day, each call after a pause in which
+the threads of the one before stop spinning. Ratios are of medians, in brackets of minima; below 1 is faster. With
+``--isa avx2`` ours is built for x86-64-v3 and OpenVINO told to use no more than AVX2 (onnxruntime cannot be told).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--optimize", nargs="+", default=["size", "speed"], choices=("size", "speed"))
     parser.add_argument("--code-bytes", type=float, help="with speed: all weights, at most, over int8's")
     parser.add_argument("--isa", default="native", choices=TARGETS)
+    parser.add_argument("--compiled", nargs="+", metavar="OUT", help="artefacts, in place of random factors")
     parser.add_argument("--zeros", type=float, default=0.5, help="share of zeros in the random factors")
     parser.add_argument("--peers", nargs="*", help="names of the peers to run (default: all of the ISA)")
     parser.add_argument("--quantizer", choices=("NNCF", "QDQ"), help="of OpenVINO's int8 (default: NNCF if installed)")
@@ -69,6 +71,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.models import light_model, load_onnx
     from benchmarks.peer_runtimes import QUANTIZERS, peer_runs, random_samples
     from tvm_ffn.bench import interleaved, kernel_table, kernel_times
+    from tvm_ffn.runtime import load
 
     model = load_onnx(Path(name)) if Path(name).exists() else light_model(name)
     samples = random_samples(model, 3)
@@ -77,8 +80,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     quantizer = options.quantizer or QUANTIZERS[0]
     runs = peer_runs(model, samples[0], samples, peers, options.threads, quantizer)
     prepared = {"peers": time.perf_counter() - start}
-    modules = {}
-    for ratio in options.rank_ratio:
+    modules = {Path(folder).name: load(folder) for folder in options.compiled or ()}
+    for ratio in options.rank_ratio if not modules else ():
         for mode in options.optimize:
             key = f"{mode} {ratio:g}" if ratio else f"{mode} planes"
             start = time.perf_counter()
