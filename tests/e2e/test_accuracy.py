@@ -1,4 +1,5 @@
-"""Default settings on real models: top-1 within a point of fp32, fewer additions than MACs, fewer bytes than int8."""
+"""Default settings on real models: top-1 within a point of fp32, fewer additions than MACs, packed in fewer
+bytes than int8."""
 
 from __future__ import annotations
 

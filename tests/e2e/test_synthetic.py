@@ -57,6 +57,16 @@ def test_code_stays_within_its_bytes() -> None:
     assert layers[0.7] and layers[0.7] | layers[1.0] < layers[None]
 
 
+def test_code_takes_less_than_int8_on_disk(tmp_path: Path) -> None:
+    target = targets.parse_target("llvm")
+    if not default_plan(target).isa:
+        pytest.skip("the processor has no kernel of that kind")
+    c = random_compilation(light_model("squeezenet"), target, FFNConfig(rank_ratio=1.0), zeros=0.5)
+    module = finish(run(c, start_at="choose"))
+    saved = sum(file.stat().st_size for file in module.save(tmp_path / "saved").iterdir())
+    assert saved < module.report.totals["int8_bytes"] < module.report.totals["code_bytes"]
+
+
 def test_the_same_seed_gives_the_same_factors() -> None:
     model, target, config = light_model("squeezenet"), targets.parse_target("llvm"), FFNConfig()
     first, second = (random_compilation(model, target, config, seed=3).quantized.layers for _ in range(2))
