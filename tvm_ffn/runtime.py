@@ -121,7 +121,7 @@ class Module:
 
         An earlier artefact there is replaced; any other folder that is not empty is an OutputError and left alone.
         With ``compress`` the library takes a quarter to two thirds of its bytes, and a loaded module unpacks it to a
-        temporary folder before it first runs (1.1 s a core for 43 MB); None: where weights are code.
+        temporary folder before it first runs (43 MB: one to two seconds of a core); None: where weights are code.
         """
         path = Path(directory).absolute()
         check_destination(path)
