@@ -41,6 +41,32 @@ def test_a_residual_stage(config: FFNConfig) -> None:
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "pads", "dilation"),
+    [
+        ((1, 3, 9, 8), (3, 1), [1, 0, 1, 0], 1),  # nothing between the rows
+        ((1, 3, 1, 16), (1, 3), [0, 1, 0, 1], 1),  # one row
+        ((2, 3, 7, 9), (3, 3), [2, 2, 2, 2], 2),
+        ((1, 3, 8, 8), (5, 5), [2, 2, 2, 2], 1),
+        ((1, 3, 8, 8), (3, 3), [1, 2, 1, 0], 1),
+    ],
+    ids=str,
+)
+def test_other_kernels(shape: tuple[int, ...], kernel: tuple[int, int], pads: list[int], dilation: int) -> None:
+    net = Net(*shape)
+
+    def conv(x: str, inputs: int, outputs: int) -> str:
+        operands = net.random(outputs, inputs, *kernel, scale=0.3), net.random(outputs, scale=0.1)
+        return str(net("Conv", x, *operands, pads=pads, kernel_shape=list(kernel), dilations=[dilation] * 2))
+
+    first = net("Relu", conv("x", 3, 8))
+    added = net("Relu", net("Add", conv(net("Relu", conv(first, 8, 8)), 8, 8), first))
+    built = build(net.model(conv(added, 8, 4)), PLANES)
+    assert dtypes(built) == ["int16"] * 3 + ["float32"]
+    for result, expected in zip(built.outputs, built.oracle, strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
 def test_row_tables_keep_rows() -> None:
     assert "int16" not in dtypes(build(stage(), CODE.replace(optimize="size")))
 

@@ -30,7 +30,7 @@ class PlaneLayout:
 
     @property
     def end(self) -> int:
-        """Where the last pixel has been."""
+        """The place behind the last pixel."""
         return self.first + (self.shape[2] - 1) * self.pitch + self.shape[3]
 
     def pad(self, b: KernelBuilder, planes: Buffer) -> None:
