@@ -53,12 +53,14 @@ class DotTile:
 
 
 def dot_tile(isa: str, outputs: int, pixels: int, *, rows: int, groups: int, chunk: int) -> DotTile:
-    """The tile of at most so many ``rows`` (0: as many as leave registers for two vectors of pixels), ``groups`` and
-    inputs a ``chunk``: the one whose loop takes the fewest instructions for all outputs and pixels, what is beyond the
-    last included. (Processors of four instructions a cycle are limited by them, AVX2 most.)
+    """The tile of at most so many ``rows`` (0: as many as leave registers for two vectors of pixels) and inputs a
+    ``chunk``, and of ``groups`` or up to twice as many: the one whose loop takes the fewest instructions for all
+    outputs and pixels, what is beyond the last included. (Processors of four instructions a cycle are limited by them,
+    AVX2 most.)
 
-    Measured: with 13 to 17 groups instead of 7 to 9 times fall by 0 to 10 %, but few tiles keep few threads busy; from
-    256 to all inputs a chunk (with 128 pixels 512 are 128 KB of columns) times differed by 5 %.
+    Measured: with the groups that waste least times fall by 0 to 12 % (1x1 of 512 inputs on 13x13, 64 to 128 at stride
+    2 from 56x56, 128 at 28x28 .93), with more for their own sake by little; from 256 to all inputs a chunk (with 128
+    pixels 512 are 128 KB of columns) times differed by 5 %.
     """
     dot = DOTS[isa]
     room = (dot.registers - 2) // 2 - 1  # beside the sums of two vectors: these two, a weight and a product
@@ -74,7 +76,8 @@ def dot_tile(isa: str, outputs: int, pixels: int, *, rows: int, groups: int, chu
 
     rows, vectors = min(candidates, key=instructions)
     total = -(-pixels // (vectors * dot.lanes))
-    return DotTile(isa, rows, vectors, -(-total // -(-total // groups)), chunk)
+    sizes = range(groups, 2 * groups + 2)
+    return DotTile(isa, rows, vectors, min(total, min(sizes, key=lambda size: -(-total // size) * size)), chunk)
 
 
 @dataclass(frozen=True)
