@@ -9,6 +9,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tvm_ffn.kernels.tiled_conv2d import TiledConv2d
 from tvm_ffn.oracle import Oracle, called
 from tvm_ffn.pipeline import Compilation
 
@@ -38,7 +39,8 @@ def oracle_values(c: Compilation, inputs: dict[str, np.ndarray]) -> Named:
     """Kernel outputs in order, computed by the operators' NumPy references."""
     oracle = Oracle(c.integer, c.record.operators)
     kernels = {binding.var: called(binding.value) for binding in oracle.bindings}
-    return [(kernels[var], value) for var, value in oracle.values(inputs) if kernels.get(var) in c.record.operators]
+    named = [(kernels[var], value) for var, value in oracle.values(inputs) if kernels.get(var) in c.record.operators]
+    return [(name, _rows(c.record.operators[name], value)) for name, value in named]
 
 
 def compiled_values(c: Compilation, inputs: dict[str, np.ndarray]) -> Named:
@@ -48,8 +50,14 @@ def compiled_values(c: Compilation, inputs: dict[str, np.ndarray]) -> Named:
 
     def after(_function: Any, name: str, before_run: bool, _result: Any, *arguments: Any) -> None:
         if not before_run and name in c.record.operators:
-            values.append((name, arguments[-1].numpy()))
+            values.append((name, _rows(c.record.operators[name], arguments[-1].numpy())))
 
     machine.set_instrument(after)
     machine["main"](*(tvm.runtime.tensor(value) for value in inputs.values()))
     return values
+
+
+def _rows(operator: Any, value: np.ndarray) -> np.ndarray:
+    """An operator's output as rows: builds may differ in what lies in planes."""
+    layout = operator.layouts.out if isinstance(operator, TiledConv2d) else None
+    return value if layout is None else layout.rows_numpy(value)

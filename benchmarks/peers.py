@@ -54,6 +54,8 @@ def main() -> None:
     # All of it before any runtime is imported: they read the environment and count the cores then.
     os.sched_setaffinity(0, range(options.cpu, options.cpu + options.threads))
     os.environ["TVM_NUM_THREADS"] = str(options.threads)
+    if options.compiled and len(options.model) > 1:
+        parser.error("--compiled takes the artefacts of one model")
     if options.isa == "avx2":
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     results = {}

@@ -26,7 +26,7 @@ def pack(library: Path, packed: Path) -> None:
 
 
 def unpack(packed: Path, library: Path) -> None:
-    """Write ``library`` from what `pack` wrote; OSError or ValueError where that is damaged."""
+    """Write ``library`` from what `pack` wrote, unchanged since: a stream that is missing is not noticed."""
     content = packed.read_bytes()
     later = (match.start() for match in _START.finditer(content, 1))
     _convert(content, [0, *later], bz2.decompress, library)

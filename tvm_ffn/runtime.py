@@ -250,6 +250,7 @@ class Module:
         if self._manifest.library_name == LIBRARY_NAME:
             return self._directory / LIBRARY_NAME
         if self._unpacked is None:
+            verify_files(self._directory, self._manifest)  # bzip2 would not see a missing stream
             with atomic.output_errors(Path(tempfile.gettempdir())):
                 folder = Path(tempfile.mkdtemp(prefix="tvm_ffn-"))
                 weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -105,6 +105,16 @@ def test_compressed_module_needs_space_to_unpack(
         module.run({"x": np.ones((1, 4), np.float32)})
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda file: os.truncate(file, 1000), lambda file: os.truncate(file, 0), Path.unlink]
+)
+def test_compressed_module_damaged_after_loading(built: Module, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    module = load(built.save(tmp_path / "packed", compress=True))
+    damage(tmp_path / "packed" / PACKED_NAME)
+    with pytest.raises(ArtifactError, match=r"model.so.bz2"):
+        module.run({"x": np.ones((1, 4), np.float32)})
+
+
 def test_results_are_not_overwritten_by_the_next_run(built: Module) -> None:
     first = built.run({"x": np.ones((1, 4), np.float32)})[0]
     kept = first.copy()
