@@ -4,10 +4,10 @@
     python -m benchmarks.accuracy cifar10_resnet20 --forms planes-0.5 planes-0.65 response-1.5 sdd-1.0
 
 Models and images lie beside the repository (`models.SHARED`). Forms: ``planes-A``, digit planes with a budget of A
-digits a multiply-accumulate; ``default``, the package's own settings; ``drop-P``, these with a budget of P points of
-top-1; ``uniform-P``, digit planes at one price P in all layers; ``response-R``, factors of any form of rank ratio R;
-``sdd-R``, the paper's improved semidiscrete decomposition, and ``greedy-R`` the plain one; ``int8``, all layers int8;
-``onnxruntime`` and ``nncf``, the peers' int8 models.
+digits a multiply-accumulate; ``default``, the package's own settings (weights are packed in all forms); ``drop-P``,
+these with a budget of P points of top-1; ``uniform-P``, digit planes at one price P in all layers; ``response-R``,
+factors of any form of rank ratio R; ``sdd-R``, the paper's improved semidiscrete decomposition, and ``greedy-R`` the
+plain one; ``int8``, all layers int8; ``onnxruntime`` and ``nncf``, the peers' int8 models.
 
 ``adds`` are additions executed by the packed kernels an original multiply-accumulate, over all convolutions but the
 first, and ``shared`` those of weights as AVX-512 code, where rows share sums of two inputs; ``bytes`` of all weights,

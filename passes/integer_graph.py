@@ -243,6 +243,6 @@ class _Emitter:
 def _out_tensor(operator: Any) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of an operator's output."""
     if isinstance(operator, TiledConv2d) and operator.layouts.out is not None:
-        return operator.layouts.out.plane_shape, "int16"
+        return operator.layouts.out.tensor
     holder = getattr(operator, "product", operator)
     return operator.out_shape, holder.epilogue.out_dtype if hasattr(holder, "epilogue") else "int8"

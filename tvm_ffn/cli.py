@@ -125,7 +125,7 @@ def _add_compile(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--compress",
         action=argparse.BooleanOptionalAction,
-        help="store the library as bzip2, which loading unpacks; default: where weights are code",
+        help="store the library as bzip2, which the first run unpacks; default: where weights are code",
     )
     parser.add_argument("--plan", metavar="PLAN.json", help="settings of all layers, as `quantize` wrote them")
     parser.add_argument("--tuning-dir", metavar="D", help="decisions that `tune` found for this target")
@@ -162,7 +162,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--max-drop", type=float, metavar="P", help="budget: points of top-1 (default: 1); exit with 3 if it is missed"
     )
     budget.add_argument("--adds", type=float, metavar="A", help="budget: digits executed a multiply-accumulate")
-    budget.add_argument("--bytes", type=float, metavar="B", help="budget: bytes of the weights, as a part of int8's")
+    budget.add_argument("--bytes", type=float, metavar="B", help="budget: bytes of packed weights, as a part of int8's")
     parser.add_argument("--method", choices=("planes", "response", "sdd"), help="how weights are factorised")
     parser.add_argument("--penalty", type=float, metavar="P", help="planes: one price of a digit for all layers")
     parser.add_argument(

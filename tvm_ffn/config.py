@@ -92,7 +92,8 @@ class FFNConfig:
     # decomposition. None: "response" where a rank is given, else "planes".
     method: str | None = None
     # What the digits of "planes" may cost, one of {"max_drop": points of top-1}, judged by the answers to held-out
-    # calibration samples; {"adds": digits executed a multiply-accumulate}; {"bytes": weights, as a part of int8's}.
+    # calibration samples; {"adds": digits executed a multiply-accumulate}; {"bytes": packed weights, as a part of
+    # int8's; as code they take more, see code_bytes}.
     budget: Mapping[str, float] = field(default_factory=lambda: {"max_drop": 1.0})
     # "planes" only: the price of a digit that is not zero, the same in all layers (0.005: accurate, 0.05: sparse);
     # None: planned for each layer within the budget.
@@ -110,7 +111,7 @@ class FFNConfig:
     last_layer: str = "int8"
     # "speed": weights as machine code where that is fastest (x86-64 with AVX2 or AVX-512; 2.5 bytes an entry, 4 a
     # digit; a quarter of that on disk, as artefacts with code are saved compressed). "size": packed weights (2.7 bits
-    # an entry, 4 where outputs are few) at a half to a third of the speed.
+    # an entry, 4 where outputs are few) at a half to four fifths of the speed.
     optimize: str = "speed"
     # "speed" only: what all weights together may take, as a multiple of int8's bytes; None: any size.
     code_bytes: float | None = None

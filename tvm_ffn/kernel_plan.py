@@ -37,9 +37,9 @@ class KernelPlan:
     most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched; ``code_length``,
     instructions of a piece for each row that the registers hold. Int8: ``dot_rows`` outputs whose sums are in
     registers, at most (0: as many as there is room for beside two vectors of pixels), ``dot_groups`` of such pixels in
-    a tile, or up to twice as many that waste less, ``dot_chunk`` inputs copied at a time; dense: ``dense_vectors`` of
-    outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs that share a table
-    of sums, ``lut_ahead`` KB of their codes prefetched.
+    a tile, to twice as many and one if these waste less, ``dot_chunk`` inputs copied at a time; dense:
+    ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
+    that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
     """
 
     isa: str = ""

@@ -2,8 +2,9 @@
 
 Takes every function, those of TVM's own legalisation included; the innermost spatial loop is left to LLVM's vectoriser.
 It is the last two axes together where those before them are enough for all threads: rows of images are short. An
-elementwise block that one elementwise block reads is computed there, unless it is a padding: LLVM makes no vectors of
-what reads that in several places (LRN of 192 channels at 56x56 took eight times as long).
+elementwise block that one elementwise block reads is computed there, unless its value is conditional, as that of a
+padding or a concatenation: LLVM makes no vectors of what reads such a block in several places (LRN of 192 channels at
+56x56 took eight times as long).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Fallback:
         root = sch.get_sblock("root")
         for block in reversed(sch.get_child_blocks(root)):
             consumers = sch.get_consumers(block)
-            if len(consumers) != 1 or _is_padding(sch, block):
+            if len(consumers) != 1 or _is_conditional(sch, block):
                 continue
             if _is_elementwise(sch, block) and _is_elementwise(sch, consumers[0]):
                 sch.compute_inline(block)
@@ -42,8 +43,8 @@ def _is_elementwise(sch: s_tir.Schedule, block: SBlockRV) -> bool:
     return all(axis.iter_type == 0 for axis in sch.get(block).iter_vars)
 
 
-def _is_padding(sch: s_tir.Schedule, block: SBlockRV) -> bool:
-    """Whether the value is read only where a condition holds."""
+def _is_conditional(sch: s_tir.Schedule, block: SBlockRV) -> bool:
+    """Whether what the value reads depends on a condition."""
     value = getattr(sch.get(block).body, "value", None)
     return isinstance(value, Call) and value.op == Op.get("prim.if_then_else")
 

@@ -1,4 +1,4 @@
-"""What the last rule inlines: everything elementwise but a padding, which would keep its readers from being vectors."""
+"""What the last rule inlines: elementwise blocks, but no conditional ones, whose readers would not become vectors."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class DotTile:
 
 def dot_tile(isa: str, outputs: int, pixels: int, *, rows: int, groups: int, chunk: int) -> DotTile:
     """The tile of at most so many ``rows`` (0: as many as leave registers for two vectors of pixels) and inputs a
-    ``chunk``, and of ``groups`` or up to twice as many: the one whose loop takes the fewest instructions for all
+    ``chunk``, and of ``groups`` to twice as many and one: the one whose loop takes the fewest instructions for all
     outputs and pixels, what is beyond the last included. (Processors of four instructions a cycle are limited by them,
     AVX2 most.)
 

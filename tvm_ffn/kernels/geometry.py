@@ -1,6 +1,7 @@
 """Where a convolution finds its inputs once the image is laid out as flat pixel planes.
 
-The image is copied once into int8 planes with its zero padding in place, one plane for each phase of the stride.
+The image is copied once into int8 or int16 planes with its padding in place, one plane for each phase of the stride,
+or lies in them already (`plane_layout`).
 All rows of a plane follow each other at a fixed pitch, so that every tap of the kernel reads *one contiguous run* of
 the plane: output pixel ``p = row * pitch + column`` takes tap (dy, dx) from ``tap_offset(dy, dx) + p``. The columns
 between the image's width and the pitch compute values that nobody reads.

@@ -17,16 +17,16 @@ class PlaneLayout:
     """A tensor of ``shape`` (N, C, H, W) as int16 planes (N, C, size): pixel (h, w) at ``first + h * pitch + w``, and
     ``pad_value`` everywhere else."""
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     pitch: int
     first: int
     size: int
     pad_value: int
 
     @property
-    def plane_shape(self) -> tuple[int, int, int]:
-        """(N, C, size)."""
-        return *self.shape[:2], self.size
+    def tensor(self) -> tuple[tuple[int, ...], str]:
+        """Shape (N, C, size) and dtype of the planes."""
+        return (*self.shape[:2], self.size), "int16"
 
     @property
     def end(self) -> int:
@@ -49,7 +49,8 @@ class PlaneLayout:
 
     def planes_numpy(self, rows: np.ndarray) -> np.ndarray:
         """NumPy reference: the planes of a tensor (N, C, H, W)."""
-        planes = np.full(self.plane_shape, self.pad_value, np.int16)
+        shape, dtype = self.tensor
+        planes = np.full(shape, self.pad_value, dtype)
         planes[:, :, self._places] = rows
         return planes
 

@@ -129,8 +129,7 @@ class TiledConv2d(ABC):
     def input_planes(self) -> PlaneLayout:
         """The planes that the sums read, at stride 1."""
         g = self.geometry
-        shape = g.batch, g.channels, g.height, g.width
-        return PlaneLayout(shape, g.pitch, g.first_pixel, g.span(self.pixels), g.pad_value)
+        return PlaneLayout(self.in_shape, g.pitch, g.first_pixel, g.span(self.pixels), g.pad_value)
 
     def with_layouts(self, layouts: Layouts) -> Self:
         """The same convolution between tensors that lie in planes."""
@@ -232,4 +231,4 @@ class TiledConv2d(ABC):
 
 def _tensor(shape: tuple[int, ...], layout: PlaneLayout | None) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of an argument whose rows have the ``shape``."""
-    return (shape, "int8") if layout is None else (layout.plane_shape, "int16")
+    return (shape, "int8") if layout is None else layout.tensor
