@@ -21,6 +21,7 @@ class BuiltKernel:
     """A compiled function; ``run`` takes its arguments without the output."""
 
     library: Any
+    target: tvm.target.Target
     out_shape: tuple[int, ...]
     out_dtype: str
 
@@ -44,4 +45,4 @@ def machine(target: tvm.target.Target) -> Machine:
 def build(function: PrimFunc, target: tvm.target.Target) -> BuiltKernel:
     """Schedule and compile an operator's function; its last argument is the output."""
     out = function.params[-1].ty
-    return BuiltKernel(build_function(function, target), tuple(int(size) for size in out.shape), str(out.dtype))
+    return BuiltKernel(build_function(function, target), target, tuple(int(size) for size in out.shape), str(out.dtype))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from emulator import bochs
 
 from benchmarks import shapes
 from benchmarks.kernel_build import BuiltKernel, build, machine, plan
@@ -44,13 +45,17 @@ def parsed(isa: str) -> tvm.target.Target:
 
 
 def best_here() -> tvm.target.Target:
-    """The first instruction set that this processor runs."""
-    return next(target for target in map(parsed, ISAS) if targets.runs_here(target))
+    """The first instruction set that this processor, or the emulator, runs."""
+    return next(target for target in map(parsed, ISAS) if runs(target))
+
+
+def runs(target: tvm.target.Target) -> bool:
+    return targets.runs_here(target) or bochs.runs(target)
 
 
 @cache
 def skipped(isa: str) -> pytest.MarkDecorator:
-    missing = not targets.runs_here(parsed(isa))
+    missing = not runs(parsed(isa))
     return pytest.mark.skipif(missing, reason=f"this processor does not run {isa} code")
 
 
@@ -69,13 +74,15 @@ def case_of(shape: shapes.Shape, decisions: KernelPlan) -> KernelCase:
 
 
 def compare(built: BuiltKernel, case: KernelCase) -> dict[str, np.ndarray]:
-    """Run all sets of arguments; returns the oracle's outputs by name."""
-    outputs = {}
-    for name, arguments in case.runs.items():
-        outputs[name] = case.operator.reference(*arguments)
-        actual = built.run(*arguments)
-        assert actual.dtype == outputs[name].dtype
-        np.testing.assert_array_equal(actual, outputs[name], err_msg=f"arguments '{name}'")
+    """Run all sets of arguments, in the emulator where this processor cannot; returns the oracle's outputs by name."""
+    if targets.runs_here(built.target):
+        actual = {name: built.run(*arguments) for name, arguments in case.runs.items()}
+    else:
+        actual = bochs.call(built.library, case.runs, np.zeros(built.out_shape, built.out_dtype))
+    outputs = {name: case.operator.reference(*arguments) for name, arguments in case.runs.items()}
+    for name, expected in outputs.items():
+        assert actual[name].dtype == expected.dtype
+        np.testing.assert_array_equal(actual[name], expected, err_msg=f"arguments '{name}'")
     return outputs
 
 
@@ -100,7 +107,7 @@ def test_int8_with_other_instructions(shape: shapes.Shape, dot: str, cpu: str) -
     target = targets.parse_target(f"llvm -mcpu={cpu}" if cpu else "llvm")
     case = kernel_case(shape, replace(plan(target), dot=dot))
     built = build(case.operator.prim_func("kernel"), target)
-    if not targets.runs_here(target):
+    if not runs(target):
         pytest.skip(f"this processor does not run code for {cpu}")
     compare(built, case)
 
