@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: help venv demo test test-all lint format bench build clean
+.PHONY: help venv demo test test-all test-emulated lint format bench build clean
 
 help:
 	@echo "make demo      compile the digits CNN, run it, print accuracy, sizes and counts"
 	@echo "make test      the tests (without slow and device tests); make test-all: all of them"
+	@echo "make test-emulated  those of code for AVX-512 in an emulator, where the processor has none"
 	@echo "make lint      format, lint and types; make format: repair what a tool can"
 	@echo "make bench     the digits CNN beside onnxruntime: accuracy, latency, bytes, every kernel against its oracle"
 	@echo "make build     a wheel in dist/"
@@ -31,6 +32,10 @@ test: venv
 
 test-all: venv
 	$(BIN)/python -m pytest
+
+# Bochs, Linux and what starts it: see tests/emulator/bochs.py.
+test-emulated: venv
+	TVM_FFN_EMULATE=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests/schedules/test_kernels.py tests/e2e/test_emulated.py
 
 lint: venv
 	$(BIN)/ruff check .

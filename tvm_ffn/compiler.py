@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def quantize(
     settings and data afterwards starts from them.
     """
     host = targets.parse_target("llvm")
-    return Quantized(run(Compilation(model, host, _settings(config, plan), calibration), stop_after="rewrite"))
+    return Quantized(run(Compilation(model, host, _settings(config, plan), calibration), stop_after="factorize"))
 
 
 class Quantized:
@@ -80,11 +81,11 @@ class Quantized:
     @property
     def report(self) -> Report:
         """Every layer's row, counted on the kernels that this machine would run."""
-        return _report(self._compilation)
+        return _report(self._rewritten)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs for inputs by name, by NumPy: bit for bit what a compiled module computes, slowly."""
-        c = self._compilation
+        c = self._rewritten
         names = [parameter.name for parameter in c.mod["main"].params]
         checked = check_batch(inputs, c.imported.inputs, "inputs")
         given = {name: checked[info.name] for name, info in zip(names, c.imported.inputs, strict=True)}
@@ -101,6 +102,11 @@ class Quantized:
         targets.cross_compiler(parsed)
         tuned = tuned_table(parsed, tuning_dir)
         return finish(run(for_target(self._compilation, parsed, tuned), start_at="choose"))
+
+    @cached_property
+    def _rewritten(self) -> Compilation:
+        c = self._compilation
+        return run(for_target(c, c.target, c.tuned), start_at="choose", stop_after="rewrite")
 
 
 def _settings(config: FFNConfig | None, plan: Plan | str | os.PathLike[str] | None) -> FFNConfig:

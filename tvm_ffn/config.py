@@ -93,7 +93,7 @@ class FFNConfig:
     method: str | None = None
     # What the digits of "planes" may cost, one of {"max_drop": points of top-1}, judged by the answers to held-out
     # calibration samples; {"adds": digits executed a multiply-accumulate}; {"bytes": packed weights, as a part of
-    # int8's; as code they take more, see code_bytes}.
+    # int8's, and what code may take unless code_bytes says otherwise}.
     budget: Mapping[str, float] = field(default_factory=lambda: {"max_drop": 1.0})
     # "planes" only: the price of a digit that is not zero, the same in all layers (0.005: accurate, 0.05: sparse);
     # None: planned for each layer within the budget.
@@ -113,7 +113,8 @@ class FFNConfig:
     # digit; a quarter of that on disk, as artefacts with code are saved compressed). "size": packed weights (2.7 bits
     # an entry, 4 where outputs are few) at a half to four fifths of the speed.
     optimize: str = "speed"
-    # "speed" only: what all weights together may take, as a multiple of int8's bytes; None: any size.
+    # "speed" only: what all weights together may take in memory, as a multiple of int8's bytes; None: any size, or
+    # what a budget of bytes says.
     code_bytes: float | None = None
     # Settings of single layers by exact name or "re:pattern"; None keeps the layer in fp32.
     layers: Mapping[str, LayerConfig | None] = field(default_factory=dict)

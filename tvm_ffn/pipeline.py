@@ -156,7 +156,8 @@ def choose(c: Compilation) -> None:
     """Decide each layer's kernel: start values, weights as code where that pays, what tuning found."""
     plans = KernelPlans(default_plan(c.target))
     if c.config.optimize == "speed":
-        plans, c.packed = choose_code(c.quantized, plans, c.config.code_bytes)
+        most_bytes = c.config.code_bytes or c.quantized.plan.budget.get("bytes")
+        plans, c.packed = choose_code(c.quantized, plans, most_bytes)
     c.tasks = tasks_of(c.quantized, plans)
     c.kernels, c.tuning = tuned_plans(c.tasks, plans, c.tuned)
 

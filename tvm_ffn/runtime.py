@@ -55,7 +55,7 @@ def load(directory: str | os.PathLike[str], *, temporary: bool = False) -> Modul
         report = Report.from_json(json.loads((path / REPORT_NAME).read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / REPORT_NAME} is damaged: {type(error).__name__}: {error}") from error
-    module = Module(path, manifest, report)
+    module = Module(path, manifest, report, stored=not temporary)
     if temporary:
         weakref.finalize(module, shutil.rmtree, path, ignore_errors=True)
     return module
@@ -67,8 +67,9 @@ class Module:
     One call runs at a time; calls from several threads wait for each other.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, report: Report) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, report: Report, *, stored: bool) -> None:
         self._directory = directory
+        self._stored = stored
         self._manifest = manifest
         self._report = report
         self._lock = threading.Lock()
@@ -121,14 +122,15 @@ class Module:
 
         An earlier artefact there is replaced; any other folder that is not empty is an OutputError and left alone.
         With ``compress`` the library takes a quarter to two thirds of its bytes, and a loaded module unpacks it to a
-        temporary folder before it first runs (43 MB: one to two seconds of a core); None: where weights are code.
+        temporary folder before it first runs (43 MB: one to two seconds of a core). None: as it was loaded, and where
+        weights are code for a module that was just compiled.
         """
         path = Path(directory).absolute()
         check_destination(path)
-        if compress is None:
-            compress = self.report.totals["code_bytes"] > 0
-        names = (PACKED_NAME if compress else LIBRARY_NAME, REPORT_NAME)
         known = self._manifest.files
+        if compress is None:
+            compress = PACKED_NAME in known if self._stored else self.report.totals["code_bytes"] > 0
+        names = (PACKED_NAME if compress else LIBRARY_NAME, REPORT_NAME)
 
         def fill(folder: Path) -> None:
             for name in names:

@@ -60,10 +60,10 @@ def test_compressed_module_runs_alike(built: Module, saved: Path, tmp_path: Path
     assert (packed / PACKED_NAME).stat().st_size < 0.7 * (saved / LIBRARY_NAME).stat().st_size
     module, x = load(packed), np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(module.run({"x": x})[0], built.run({"x": x})[0])
-    again = module.save(tmp_path / "again")
+    again = module.save(tmp_path / "again", compress=False)
     assert (again / LIBRARY_NAME).read_bytes() == (saved / LIBRARY_NAME).read_bytes()
     assert (again / MANIFEST_NAME).read_text() == (saved / MANIFEST_NAME).read_text()
-    assert module.save(packed).samefile(packed) and (packed / LIBRARY_NAME).exists()
+    assert module.save(packed, compress=False).samefile(packed) and (packed / LIBRARY_NAME).exists()
     temporary = module._library().parent
     assert temporary.exists()
     del module
@@ -80,7 +80,10 @@ def test_code_is_saved_compressed(tmp_path: Path) -> None:
         saved = finish(c).save(tmp_path / key)
         assert (saved / PACKED_NAME).exists() == (key == "speed")
         assert (saved / LIBRARY_NAME).exists() == (key == "size")
-    assert (load(tmp_path / "speed").save(tmp_path / "plain", compress=False) / LIBRARY_NAME).exists()
+    plain = load(tmp_path / "speed").save(tmp_path / "plain", compress=False)
+    assert (plain / LIBRARY_NAME).exists()
+    assert (load(plain).save(tmp_path / "copy") / LIBRARY_NAME).exists()
+    assert (load(tmp_path / "speed").save(tmp_path / "again") / PACKED_NAME).exists()
 
 
 def test_many_streams_are_one_file(tmp_path: Path) -> None:

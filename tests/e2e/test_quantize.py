@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import tvm_ffn
-from tvm_ffn import cli
+from tvm_ffn import cli, targets
+from tvm_ffn.kernel_plan import default_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL, DATA = EXAMPLES / "digits.onnx", EXAMPLES / "digits_calibration.npz"
@@ -66,6 +67,15 @@ def test_an_edited_plan_changes_its_layer_alone(quantized: tvm_ffn.Quantized) ->
 def test_a_budget_of_additions_is_kept(adds: float) -> None:
     found = tvm_ffn.quantize(MODEL, config=QUICK.replace(budget={"adds": adds}), calibration=DATA)
     assert 0.8 * adds < digits_a_mac(found.report) <= 1.01 * adds
+
+
+def test_a_budget_of_bytes_holds_for_code_too() -> None:
+    if not default_plan(targets.parse_target("llvm")).isa:
+        pytest.skip("the processor has no kernel of that kind")
+    config = QUICK.replace(budget={"bytes": 0.9}, optimize="speed")
+    totals = tvm_ffn.quantize(MODEL, config=config, calibration=DATA).report.totals
+    anything = tvm_ffn.quantize(MODEL, config=config.replace(code_bytes=100.0), calibration=DATA).report.totals
+    assert totals["weights_to_int8"] <= 0.9 < anything["weights_to_int8"]
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
-"""A processor with AVX-512 and VNNI that is always there: Debian's Linux in the emulator Bochs.
+"""A processor with AVX-512 and VNNI that is always there: Debian's Linux in the emulator Bochs (PACKAGES).
 
-    apt-get install bochs busybox-static cpio isolinux linux-image-cloud-amd64 syslinux-common xorriso
     make test-emulated
 
 Code runs some hundred times slower than on a processor: for small kernels and networks. What has no result in the end
@@ -33,6 +32,8 @@ from tvm_ffn import host, targets
 
 SWITCH = "TVM_FFN_EMULATE"  # an environment variable: tests of code that does not run here use the emulator
 LACKS = {"avxvnni"}  # of the features that targets may have
+PACKAGES = "bochs busybox-static cpio isolinux linux-image-cloud-amd64 syslinux-common xorriso"
+BOOT_LOADER = "/usr/lib/ISOLINUX/isolinux.bin"
 HERE = Path(__file__).parent
 MIB = 2**20
 ANSWER = 256 * MIB  # where the guest writes, as in guest.sh
@@ -161,7 +162,9 @@ class Machine:
 
     def _console(self) -> str:
         console = self.folder / "console"
-        return "the emulated machine does not answer:\n" + (console.read_text(errors="replace") if console.exists() else "")
+        return "the emulated machine does not answer:\n" + (
+            console.read_text(errors="replace") if console.exists() else ""
+        )
 
     def close(self) -> None:
         self.process.kill()
@@ -171,7 +174,10 @@ class Machine:
 
 def _image(folder: Path) -> None:
     """Write ``boot.iso``: the kernel, its disk drivers, busybox, the programs and what they are linked with."""
-    kernel = max(Path("/boot").glob("vmlinuz-*-cloud-amd64"))
+    kernels, programs = sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64")), ("bochs-bin", "busybox", "cpio", "xorriso")
+    if not kernels or not all(map(shutil.which, programs)) or not Path(BOOT_LOADER).exists():
+        pytest.fail(f"the emulated machine is made of Debian's packages: apt-get install {PACKAGES}")
+    kernel = kernels[-1]
     drivers = Path("/usr/lib/modules") / kernel.name.removeprefix("vmlinuz-") / "kernel" / "drivers"
     root, iso = folder / "root", folder / "iso"
     for name in ("bin", "dev", "job", "lib", "lib64", "modules", "proc"):
@@ -196,9 +202,11 @@ def _image(folder: Path) -> None:
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     (iso / "isolinux").mkdir(parents=True)
     with (iso / "initrd").open("wb") as initrd:
-        subprocess.run(["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=initrd, check=True)
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=initrd, check=True
+        )
     shutil.copy(kernel, iso / "vmlinuz")
-    shutil.copy("/usr/lib/ISOLINUX/isolinux.bin", iso / "isolinux")
+    shutil.copy(BOOT_LOADER, iso / "isolinux")
     shutil.copy("/usr/lib/syslinux/modules/bios/ldlinux.c32", iso / "isolinux")
     (iso / "isolinux" / "isolinux.cfg").write_text(ISOLINUX)
     boot = "-b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot -boot-load-size 4 -boot-info-table"
