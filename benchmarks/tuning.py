@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--tvm-trials", type=int, help="of TVM's own MetaSchedule in all (default: as many as ours)")
     parser.add_argument("--optimize", choices=("size", "speed"), default="size", help="speed: weights may be code")
+    parser.add_argument("--target", default="llvm", help="of single layers, which run here")
     parser.add_argument("--cpu", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -70,7 +71,7 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
         conv(144, 24, 56, 1),
         Task(FACTORS, None, 1, 1, 1024, 1024, 1024, 0.5, 10, Epilogue()),
     ]
-    target = targets.parse_target("llvm")
+    target = targets.parse_target(options.target)
     plan = default_plan(target)
     start = time.monotonic()
     with local_board(1) as board:
