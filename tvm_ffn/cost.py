@@ -33,6 +33,7 @@ from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import TernaryGemv
 from tvm_ffn.kernels.ternary_lut import TernaryLut
+from tvm_ffn.kernels.winograd_conv2d import WinogradConv2d
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ _FAMILIES = {
     DigitsConv2d: DIGITS_KERNEL,
     DigitsDense: DIGITS_KERNEL,
     Int8Conv2d: INT8_KERNEL,
+    WinogradConv2d: INT8_KERNEL,
     DepthwiseConv2d: INT8_KERNEL,
     Int8Dense: _INT8_DENSE,
 }

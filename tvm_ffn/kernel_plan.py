@@ -37,7 +37,8 @@ class KernelPlan:
     most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched; ``code_length``,
     instructions of a piece for each row that the registers hold. Int8: ``dot_rows`` outputs whose sums are in
     registers, at most (0: as many as there is room for beside two vectors of pixels), ``dot_groups`` of such pixels in
-    a tile, to twice as many and one if these waste less, ``dot_chunk`` inputs copied at a time; dense:
+    a tile, to twice as many and one if these waste less, ``dot_chunk`` inputs copied at a time, ``winograd``: whether
+    3x3 kernels are computed by F(2x2, 3x3) instead where they can be; dense:
     ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
     that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
     """
@@ -60,6 +61,7 @@ class KernelPlan:
     dot_rows: int = 0
     dot_groups: int = 8
     dot_chunk: int = 512
+    winograd: bool = True
     dense_vectors: int = 8
     lut_vectors: int = 2
     lut_ahead: int = 8

@@ -16,7 +16,8 @@ from benchmarks.kernel_build import BuiltKernel, build, machine, plan
 from benchmarks.kernel_case import KernelCase, fits, kernel_case
 from tvm_ffn import host, targets
 from tvm_ffn.kernel_plan import KernelPlan
-from tvm_ffn.kernels import codes
+from tvm_ffn.kernels import codes, winograd_conv2d
+from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.plane_layout import Layouts, PlaneLayout
 from tvm_ffn.schedules.generic.fallback import Fallback
 from tvm_ffn.schedules.rules import rules_for
@@ -224,6 +225,20 @@ def test_a_rule_of_its_own_schedules_it(shape: shapes.Shape) -> None:
     function = case_of(shape, plan(target)).operator.prim_func("kernel").with_attr("global_symbol", "main")
     rule = next(rule for rule in rules_for(host.machine()) if rule.apply(function, machine(target)) is not None)
     assert not isinstance(rule, Fallback)
+
+
+@pytest.mark.parametrize(("channels", "exact"), [(winograd_conv2d.MOST_CHANNELS // 16 * 16, True), (7168, False)])
+def test_winograd_overflows_beyond_its_bound_only(channels: int, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd_conv2d, "MOST_CHANNELS", 7168)
+    geometry = ConvGeometry(1, channels, 5, 6, (3, 3), (1, 1), (1, 1, 1, 1))
+    target = parsed("avx2") if "avx2" in ISAS else parsed("native")
+    if not targets.runs_here(target) or plan(target).dot != "avx2":
+        pytest.skip("needs AVX2")
+    case = kernel_case(shapes.Int8Conv("many", geometry, 16, shapes.FLOAT), plan(target))
+    assert type(case.operator).__name__ == "WinogradConv2d"
+    built = build(case.operator.prim_func("kernel"), target)
+    right = [np.array_equal(built.run(*run), case.operator.reference(*run)) for run in case.runs.values()]
+    assert all(right) == exact
 
 
 @pytest.mark.parametrize("name", SEGMENTED)

@@ -21,5 +21,6 @@ TASKS = (
     Task("planes", GEOMETRY, 0, 1, 72, 8, 4, 0.6, 10, Epilogue(slope=0.1), code=True),
     Task("factors", None, 1, 1, 64, 24, 24, 0.5, 10, Epilogue()),
     Task("int8", ConvGeometry(1, 6, 9, 9, (3, 3), (2, 2), (1, 1, 1, 1), groups=6), 0, 6, 9, 1, 0, 1.0, 10, Epilogue()),
+    Task("int8", ConvGeometry(1, 16, 9, 9, (3, 3), (1, 1), (1, 1, 1, 1)), 0, 1, 144, 32, 0, 1.0, 10, Epilogue()),
     Task("int8", None, 1, 1, 64, 10, 0, 1.0, 10, Epilogue("float32", None, None)),
 )

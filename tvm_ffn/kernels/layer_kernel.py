@@ -37,6 +37,7 @@ from tvm_ffn.kernels.ternary_conv2d import TernaryConv2d
 from tvm_ffn.kernels.ternary_dense import TernaryDense
 from tvm_ffn.kernels.ternary_gemv import LANES, TernaryGemv
 from tvm_ffn.kernels.ternary_lut import TernaryLut
+from tvm_ffn.kernels.winograd_conv2d import WinogradConv2d, is_winograd
 
 INT8_LIMIT = 127
 FEW_TABLE_ROWS = 48
@@ -147,6 +148,9 @@ def int8_kernel(shape: LayerShape, weight: np.ndarray, epilogue: Epilogue, plan:
     if shape.geometry is not None and shape.geometry.is_depthwise:
         depthwise = depthwise_conv2d(shape.geometry, outputs, epilogue, plan.dot)
         return LayerKernel(depthwise, (depthwise.pack(weight),), INT8_KERNEL, depthwise.dot.raise_by)
+    if shape.geometry is not None and plan.winograd and is_winograd(shape.geometry, outputs, plan.dot):
+        winograd = WinogradConv2d(shape.geometry, epilogue, outputs, plan.dot)
+        return LayerKernel(winograd, (winograd.pack(weight),), INT8_KERNEL, 0)
     if shape.geometry is not None:
         rows, groups, chunk = plan.dot_rows, plan.dot_groups, plan.dot_chunk
         whole = dot_tile(plan.dot, outputs, shape.geometry.pixels, rows=rows, groups=groups, chunk=chunk)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from tvm_ffn.kernel_plan import KernelPlan
 from tvm_ffn.kernels.digit_sum import tile_for
+from tvm_ffn.kernels.winograd_conv2d import is_winograd
 from tvm_ffn.tuning.task import FACTORS, INT8, PLANES, Task
 
 Point = Mapping[str, int]  # a value for each decision
@@ -67,6 +68,8 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
         choices["dot_rows"] = (0, 1, 2, 3, 4)
         choices["dot_groups"] = (2, 4, 8, 12, 16)
         choices["dot_chunk"] = (128, 256, 512, 2048)
+        if is_winograd(task.geometry, task.outputs, plan.dot):
+            choices["winograd"] = (0, 1)
     elif not conv and (task.form == INT8 or (task.form == PLANES and task.shape.few_rows)):
         choices["dense_vectors"] = (1, 2, 4, 6, 8, 10)
     default = {name: int(getattr(replace(plan, code=task.code), name)) for name in choices}
