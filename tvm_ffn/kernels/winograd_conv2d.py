@@ -13,6 +13,7 @@ memory and are transformed in every run, a few outputs at a time: 28 additions f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,15 +29,15 @@ from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile, TiledConv2d
 from tvm_ffn.kernels.work import Cost, Executed
 
+Transform = Callable[[Sequence[Any]], list[Any]]
+
 VECTORS = 2  # of outputs that are computed together
 INPUT_LANES = 16  # channels whose inputs are transformed together
 MOST_CHANNELS = (2**31 - 1) // (4 * 9 * 128 * 128)
 MOST_BYTES = 2 << 20  # of transformed inputs: those of 64 channels at 56x56 are 1.6 MB
 FEWEST_TILES = 8  # below, transforming weights takes as long as the products
-APART = (
-    3  # pairs of inputs by which transformed weights are longer: no two of the 16 streams share a line's place in L1
-)
 POINTS = 16  # of a transform
+APART = 3  # pairs of inputs more, so that the points' weights do not compete for the same places in L1
 
 
 def is_winograd(g: ConvGeometry, outputs: int, isa: str) -> bool:
@@ -152,7 +153,7 @@ class WinogradConv2d(TiledConv2d):
                         value = planes[n, 2 * down + row, 2 * across + column, channels]
                         return T.Cast(f"int16x{INPUT_LANES}", value)
 
-                    for point, value in enumerate(_both(_input_rows, at)):
+                    for point, value in enumerate(_both(_of_inputs, 4, at)):
                         tile = down * self.tiles_across + across
                         T.buffer_store(inputs, value, [n, point, tile, channels])
         return inputs
@@ -185,7 +186,7 @@ class WinogradConv2d(TiledConv2d):
                 def at(row: int, column: int, places: Any = places) -> Any:
                     return T.Cast(f"int16x{lanes}", weights[part, pair, 3 * row + column, places])
 
-                for point, value in enumerate(_both(_weight_rows, at)):
+                for point, value in enumerate(_both(_of_weights, 3, at)):
                     T.buffer_store(wide, value, [point, pair, places])
 
     def _multiply(
@@ -214,7 +215,7 @@ class WinogradConv2d(TiledConv2d):
             def at(row: int, column: int, place: Any = place) -> Any:
                 return products[4 * row + column, tile, place]
 
-            for point, value in enumerate(_both(_sum_rows, at)):
+            for point, value in enumerate(_both(_of_sums, 4, at)):
                 pixel = (2 * down + point // 2) * self.geometry.pitch + 2 * across + point % 2
                 two = T.Broadcast(T.int32(2), self.dot.lanes)
                 T.buffer_store(total, T.shift_right(value, two), [pixel, place])
@@ -225,22 +226,20 @@ class WinogradConv2d(TiledConv2d):
         return apart.astype(np.int64).reshape(1, self.group_outputs, -1) @ columns
 
 
-def _both(rows: Any, at: Any) -> list[Any]:
-    """A one-dimensional transform of columns, then of the rows of what it gives, row by row."""
-    size = 3 if rows is _weight_rows else 4
-    down = [rows(lambda row, column=column: at(row, column)) for column in range(size)]
-    across = [rows(lambda column, row=row: down[column][row]) for row in range(len(down[0]))]
-    return [value for values in across for value in values]
+def _both(transform: Transform, size: int, at: Callable[[int, int], Any]) -> list[Any]:
+    """``transform`` of the columns of a square ``at(row, column)``, then of the rows of what that gives, row by row."""
+    columns = [transform([at(row, column) for row in range(size)]) for column in range(size)]
+    return [value for row in zip(*columns, strict=True) for value in transform(row)]
 
 
-def _input_rows(d: Any) -> list[Any]:
-    return [d(0) - d(2), d(1) + d(2), d(2) - d(1), d(1) - d(3)]
+def _of_inputs(d: Sequence[Any]) -> list[Any]:
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _weight_rows(g: Any) -> list[Any]:
-    ends = g(0) + g(2)
-    return [g(0) + g(0), ends + g(1), ends - g(1), g(2) + g(2)]
+def _of_weights(g: Sequence[Any]) -> list[Any]:
+    ends = g[0] + g[2]
+    return [g[0] + g[0], ends + g[1], ends - g[1], g[2] + g[2]]
 
 
-def _sum_rows(m: Any) -> list[Any]:
-    return [m(0) + m(1) + m(2), m(1) - m(2) - m(3)]
+def _of_sums(m: Sequence[Any]) -> list[Any]:
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
