@@ -24,27 +24,19 @@
 #include <string>
 #include <vector>
 
+#include "aligned_alloc.h"
+
 namespace ffi = tvm::ffi;
 
 namespace {
 
 constexpr int64_t kFormatVersion = 2;
-constexpr size_t kAlignment = 64;    // generated code assumes aligned tensors
 constexpr int kPooledAllocator = 2;  // the Relax VM's memory manager that reuses freed tensors
 
 /*! \brief An error that ends the program with a message and an exit code. */
 struct Failure {
   int code;
   std::string message;
-};
-
-/*! \brief 64-byte aligned host memory. */
-struct AlignedAlloc {
-  void AllocData(DLTensor* tensor) {
-    size_t bytes = std::max(ffi::GetDataSize(*tensor), size_t{1});
-    tensor->data = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-  }
-  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
 };
 
 /*! \brief A model's input or output as the manifest states it. */

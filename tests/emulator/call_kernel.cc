@@ -7,26 +7,17 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/module.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "aligned_alloc.h"
+
 namespace ffi = tvm::ffi;
 
 namespace {
-
-constexpr size_t kAlignment = 64;
-
-struct AlignedAlloc {
-  void AllocData(DLTensor* tensor) {
-    size_t bytes = std::max(ffi::GetDataSize(*tensor), size_t{1});
-    tensor->data = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-  }
-  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
-};
 
 struct Argument {
   ffi::Tensor tensor;

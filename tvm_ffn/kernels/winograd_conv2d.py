@@ -42,16 +42,16 @@ APART = 3  # pairs of inputs more, so that the points' weights do not compete fo
 
 def is_winograd(g: ConvGeometry, outputs: int, isa: str) -> bool:
     """Whether a layer can be computed so, and with advantage."""
-    dot, tiles = DOTS[isa], -(-g.out_height // 2) * -(-g.out_width // 2)
+    dot, (down, across) = DOTS[isa], _tiles(g)
     return (
         dot.width == 2
         and (g.kernel, g.strides, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
         and outputs % (VECTORS * dot.lanes) == 0
         and g.channels % INPUT_LANES == 0
         and g.channels <= MOST_CHANNELS
-        and g.pitch >= 2 * -(-g.out_width // 2)
-        and tiles >= FEWEST_TILES
-        and 2 * POINTS * tiles * g.channels <= MOST_BYTES
+        and g.pitch >= 2 * across
+        and down * across >= FEWEST_TILES
+        and 2 * POINTS * down * across * g.channels <= MOST_BYTES
     )
 
 
@@ -69,11 +69,11 @@ class WinogradConv2d(TiledConv2d):
 
     @property
     def tiles_down(self) -> int:
-        return -(-self.geometry.out_height // 2)
+        return _tiles(self.geometry)[0]
 
     @property
     def tiles_across(self) -> int:
-        return -(-self.geometry.out_width // 2)
+        return _tiles(self.geometry)[1]
 
     @property
     def block(self) -> int:
@@ -224,6 +224,11 @@ class WinogradConv2d(TiledConv2d):
         """NumPy reference of `sums`: the convolution itself."""
         apart = arguments[0].reshape(self.parts, -1, 9, self.rows, 2).transpose(0, 3, 1, 4, 2)
         return apart.astype(np.int64).reshape(1, self.group_outputs, -1) @ columns
+
+
+def _tiles(g: ConvGeometry) -> tuple[int, int]:
+    """2x2 outputs that cover an image, down and across."""
+    return -(-g.out_height // 2), -(-g.out_width // 2)
 
 
 def _both(transform: Transform, size: int, at: Callable[[int, int], Any]) -> list[Any]:
