@@ -81,9 +81,9 @@ int64_t BindLevelDescent(TensorView h, double price, TensorView unit, TensorView
 }
 
 void BindMatchPairs(TensorView ternary, int64_t window, TensorView mate) {
-  const int64_t rows = ternary.size(0), columns = ternary.size(1);
-  MatchPairs(static_cast<const int8_t*>(Checked(ternary, "ternary", {rows, columns}, kDLInt, 8)), rows, columns, window,
-             static_cast<int32_t*>(Checked(mate, "mate", {columns}, kDLInt, 32)));
+  const int64_t planes = ternary.size(0), rows = ternary.size(1), columns = ternary.size(2);
+  MatchPairs(static_cast<const int8_t*>(Checked(ternary, "ternary", {planes, rows, columns}, kDLInt, 8)), planes, rows,
+             columns, window, static_cast<int32_t*>(Checked(mate, "mate", {columns}, kDLInt, 32)));
 }
 
 }  // namespace

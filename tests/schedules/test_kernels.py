@@ -122,6 +122,8 @@ OTHER_DECISIONS = [  # that the default is not for these
     ("code-conv3x3-dense-entries-batch2", {"code_rows": 5}),
     ("code-conv3x3-dense-entries-batch2", {"code_length": 5, "pair_window": 3}),
     ("planes-conv3x3", {"code_length": 5}),
+    *(("planes-conv3x3-segments-float", {"load_planes": planes}) for planes in (1, 2, 3, 6)),
+    *(("planes-conv3x3-batch2-residual", {"load_planes": planes, "pair_window": 3}) for planes in (1, 3)),
 ]
 
 

@@ -25,7 +25,7 @@ def random_ternary(rows: int, columns: int, zeros: float, seed: int = 0) -> np.n
 @pytest.mark.parametrize("zeros", [0.2, 0.5, 0.9])
 def test_pairs_are_mutual_near_and_worth_it(zeros: float) -> None:
     ternary = random_ternary(12, 150, zeros)
-    mate = match_pairs(ternary, window=20)
+    mate = match_pairs(ternary[None], window=20)
     for first in np.flatnonzero(mate >= 0):
         second = mate[first]
         assert mate[second] == first != second
@@ -38,15 +38,22 @@ def test_pairs_are_mutual_near_and_worth_it(zeros: float) -> None:
     ("rows", "columns", "window"), [(28, 300, 64), (12, 90, 200), (1, 40, 8), (70, 120, 30), (3, 1, 64)]
 )
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 0.9])
-def test_native_and_numpy_match_the_same(rows: int, columns: int, window: int, zeros: float) -> None:
+@pytest.mark.parametrize("planes", [1, 3])
+def test_native_and_numpy_match_the_same(rows: int, columns: int, window: int, zeros: float, planes: int) -> None:
     assert library() is not None
-    ternary = random_ternary(rows, columns, zeros)
+    ternary = random_ternary(planes * rows, columns, zeros).reshape(planes, rows, columns)
     assert match_pairs(ternary, window).tolist() == match_pairs_numpy(ternary, window).tolist()
 
 
 def test_no_pair_where_nothing_is_shared() -> None:
-    assert (match_pairs(np.eye(8, dtype=np.int8), 64) == -1).all()
-    assert match_pairs(np.ones((3, 1), np.int8), 64).tolist() == [-1]
+    assert (match_pairs(np.eye(8, dtype=np.int8)[None], 64) == -1).all()
+    assert match_pairs(np.ones((1, 3, 1), np.int8), 64).tolist() == [-1]
+
+
+def test_rows_of_different_planes_share_no_sum() -> None:
+    both = np.ones((2, 1, 2), np.int8)
+    assert match_pairs(both, 64).tolist() == [-1, -1]
+    assert match_pairs(both.reshape(1, 2, 2), 64).tolist() == [1, 0]
 
 
 def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
@@ -71,19 +78,24 @@ def run(lines: list[str], isa: VectorISA, inputs: dict[int, int]) -> list[int]:
 @pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 0.95])
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_a_piece_computes_its_product_with_shared_sums(isa: VectorISA, zeros: float, depth: int) -> None:
+@pytest.mark.parametrize("doubles_inputs", [False, True])
+def test_a_piece_computes_its_product_with_shared_sums(
+    isa: VectorISA, zeros: float, depth: int, doubles_inputs: bool
+) -> None:
     planes = np.stack([random_ternary(isa.rows, 390, zeros, seed=3 + plane) for plane in range(depth)])
     planes[: depth - 1, ::2] = 0  # rows that start with the last plane are not doubled
     offsets = np.arange(390) * 6 + 2
-    piece = emit_piece(planes, offsets, 64, isa, 64, is_first=True)
+    piece = emit_piece(planes, offsets, 64, isa, 64, is_first=True, doubles_inputs=doubles_inputs)
     x = np.random.default_rng(4).integers(-127, 128, 390)
     sums = run(piece.lines, isa, dict(zip(offsets.tolist(), x.tolist(), strict=True)))
     weight = sum(plane.astype(int) << (depth - 1 - place) for place, plane in enumerate(planes))
     assert sums == (weight @ x).tolist()
-    assert piece.doubles == (depth > 1)
+    assert piece.doubles == (depth > 1 and not doubles_inputs)
     assert piece.adds == sum(line.startswith(("vpaddw", "vpsubw")) for line in piece.lines)
     assert piece.adds + piece.loads >= len(piece.lines)  # a lone load is part of its addition
-    counted = piece_counts(planes, 64)
+    if doubles_inputs:
+        assert piece.loads <= planes.shape[2]
+    counted = piece_counts(planes, 64, doubles_inputs=doubles_inputs)
     assert counted == PieceCounts(piece.rows, piece.doubles, piece.adds, piece.loads)
     if zeros == 0.5 and depth == 1:
         assert piece.adds < 0.8 * np.count_nonzero(planes)

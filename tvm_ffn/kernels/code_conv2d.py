@@ -21,7 +21,6 @@ from tvm_ffn.kernels.code_tile import CodeTiledConv2d, block_diagonal, tile_for
 from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
@@ -44,6 +43,10 @@ class CodeConv2d(CodeTiledConv2d):
     @property
     def terms(self) -> int:
         return self.y.shape[1]
+
+    @property
+    def sum_bytes(self) -> int:
+        return max(code.sum_bytes for code in (self.code_y, self.code_x))
 
     @cached_property
     def code_y(self) -> TernaryCode:
@@ -133,8 +136,6 @@ def code_conv2d(
     style: CodeStyle,
     threads: int,
 ) -> CodeConv2d:
-    """The convolution with its tile, and parts that keep ``threads`` busy."""
-    tile = tile_for(geometry, isa, style)
-    tiles = geometry.batch * geometry.blocks(tile)
-    split = output_parts(tiles, threads, len(y) * y.shape[1], len(x) * x.shape[1])
-    return CodeConv2d(geometry, epilogue, isa, style, tile, split, y, x, limits)
+    """The convolution with its tile, in parts for ``threads``."""
+    whole = CodeConv2d(geometry, epilogue, isa, style, tile_for(geometry, isa, style), y, x, limits)
+    return whole.in_parts(threads, len(y) * y.shape[1], len(x) * x.shape[1])

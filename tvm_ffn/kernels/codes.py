@@ -68,7 +68,7 @@ def segments(ternary: np.ndarray, limit: int, *, step: int, chunk: int) -> Segme
     if limit * step > INT16_MAX:
         raise ValueError(f"activations up to {limit} overflow int16 within one group of {step}")
     steps = -(-ternary.shape[1] // step)
-    before = _nonzeros_before(ternary, step)
+    before = _magnitudes_before(ternary, step)
     best, least = None, np.inf
     for count in range(1, steps + 1):
         if steps + 3 * count >= least:
@@ -84,19 +84,21 @@ def segments(ternary: np.ndarray, limit: int, *, step: int, chunk: int) -> Segme
     return best
 
 
-def _nonzeros_before(ternary: np.ndarray, step: int) -> np.ndarray:
-    """Non-zeros of each row left of each step, int32 (R, steps + 1)."""
-    starts = np.arange(0, ternary.shape[1], step)
-    counts = np.zeros((ternary.shape[0], len(starts) + 1), np.int32)
-    np.add.reduceat(ternary != 0, starts, axis=1, dtype=np.int32).cumsum(axis=1, out=counts[:, 1:])
-    return counts
+def _magnitudes_before(weights: np.ndarray, step: int) -> np.ndarray:
+    """Sums of the magnitudes of each row left of each step, int32 (R, steps + 1)."""
+    starts = np.arange(0, weights.shape[1], step)
+    sums = np.zeros((weights.shape[0], len(starts) + 1), np.int32)
+    np.add.reduceat(np.abs(weights), starts, axis=1, dtype=np.int32).cumsum(axis=1, out=sums[:, 1:])
+    return sums
 
 
-def column_bounds(ternary: np.ndarray, limit: int) -> tuple[int, ...]:
-    """Ends of the fewest equal runs of columns of a (R, K) matrix whose int16 sums cannot overflow: (0, ..., K)."""
-    if limit > INT16_MAX:
-        raise ValueError(f"activations up to {limit} overflow int16 within one group of 1")
-    columns, before = ternary.shape[1], _nonzeros_before(ternary, 1)
+def column_bounds(weights: np.ndarray, limit: int) -> tuple[int, ...]:
+    """Ends of the fewest equal runs of columns of a (R, K) integer matrix whose int16 sums cannot overflow for inputs
+    up to ``limit``: (0, ..., K). A weight that overflows alone is a ValueError."""
+    largest = int(np.abs(weights).max(initial=1))
+    if limit * largest > INT16_MAX:
+        raise ValueError(f"activations up to {limit} overflow int16 within one group of {largest}")
+    columns, before = weights.shape[1], _magnitudes_before(weights, 1)
     for count in range(1, columns + 1):
         run = -(-columns // count)
         bounds = [*range(0, columns, run), columns]

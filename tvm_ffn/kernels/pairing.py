@@ -1,7 +1,7 @@
 """Which inputs of a ternary block are taken together, so that rows share the sums of two.
 
 A pair (i, j) costs one add for x_i + x_j if at least two rows want it and one for x_i - x_j likewise; each such row
-then saves one add. Pairs are matched greedily by what they save, within a window of neighbouring inputs; of equal ones
+then saves one add. Where planes of digits share what is loaded, each plane has sums of its own. Pairs are matched greedily by what they save, within a window of neighbouring inputs; of equal ones
 the nearer, then the left one first.
 """
 
@@ -12,22 +12,22 @@ import numpy as np
 from tvm_ffn.factorize.native import library
 
 
-def match_pairs(ternary: np.ndarray, window: int) -> np.ndarray:
-    """Partner of each input (column) of a (R, K) ternary block, int32, -1 for none; symmetric."""
+def match_pairs(planes: np.ndarray, window: int) -> np.ndarray:
+    """Partner of each input of ternary (P, R, K) planes, int32 (K,), -1 for none; symmetric."""
     native = library()
     if native is None:
-        return match_pairs_numpy(ternary, window)
-    mate = np.empty(ternary.shape[1], np.int32)
-    native.match_pairs(np.ascontiguousarray(ternary), window, mate)
+        return match_pairs_numpy(planes, window)
+    mate = np.empty(planes.shape[2], np.int32)
+    native.match_pairs(np.ascontiguousarray(planes), window, mate)
     return mate
 
 
-def match_pairs_numpy(ternary: np.ndarray, window: int) -> np.ndarray:
+def match_pairs_numpy(planes: np.ndarray, window: int) -> np.ndarray:
     """The same in rounds: every free input names the free input in its window that saves most, and those who name each
     other match. As no two pairs are worth the same, that is the greedy matching."""
-    columns = ternary.shape[1]
+    columns = planes.shape[2]
     mate = np.full(columns, -1, np.int32)
-    worth = _worth(ternary, min(window, columns - 1))
+    worth = _worth(planes, min(window, columns - 1))
     half = worth.shape[1] // 2
     while worth.size:
         best = worth.argmax(1)
@@ -45,17 +45,17 @@ def match_pairs_numpy(ternary: np.ndarray, window: int) -> np.ndarray:
     return mate
 
 
-def _worth(ternary: np.ndarray, window: int) -> np.ndarray:
+def _worth(planes: np.ndarray, window: int) -> np.ndarray:
     """worth[i, window + o]: what pairing inputs i and i + o saves, for offsets -window..window, as an integer that also
     tells nearer and more leftward pairs; 0 where nothing is saved."""
-    columns = ternary.shape[1]
-    t = ternary.astype(np.float32)
+    columns = planes.shape[2]
+    t = planes.astype(np.float32)
     magnitude = np.abs(t)
     worth = np.zeros((columns, 2 * window + 1), np.int64)
     for offset in range(1, window + 1):
-        product = (t[:, :-offset] * t[:, offset:]).sum(0)
-        both = (magnitude[:, :-offset] * magnitude[:, offset:]).sum(0)
-        saving = np.maximum((both + product) / 2 - 1, 0) + np.maximum((both - product) / 2 - 1, 0)
+        product = (t[:, :, :-offset] * t[:, :, offset:]).sum(1)
+        both = (magnitude[:, :, :-offset] * magnitude[:, :, offset:]).sum(1)
+        saving = (np.maximum((both + product) / 2 - 1, 0) + np.maximum((both - product) / 2 - 1, 0)).sum(0)
         ranked = (saving.astype(np.int64) * (window + 1) - offset) * columns - np.arange(columns - offset)
         ranked = np.where(saving > 0, ranked, 0)
         worth[: columns - offset, window + offset] = ranked

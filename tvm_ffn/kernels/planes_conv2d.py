@@ -2,15 +2,16 @@
 
     total[m, p] = sum_d 2^(planes - 1 - d) (plane_d x)[m, p]
 
-One stage: no middle, no second ternary product, one scale an output. Neighbouring planes are joined in registers,
-modulo 2^16, where their joint sum is sure to fit int16; the rest is joined in int32 where the sums are read. Planes
-whose digits are rare need fewer segments than dense ones: those that need as many are one product. An int8 convolution
-with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
+One stage: no middle, no second ternary product, one scale an output. Runs of neighbouring planes are joined in
+registers, modulo 2^16, within segments of the inputs whose joint sums are sure to fit int16; the rest is joined in int32
+where the sums are read. Either each plane has its own segments, and as many planes are joined as fit them; or a few
+planes are joined in any case, their inputs loaded once, in segments as short as that takes. Runs that need as many
+segments are one product. An int8 convolution with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,11 +27,36 @@ from tvm_ffn.kernels.codes import column_bounds
 from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
-from tvm_ffn.kernels.split import output_parts
 from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
+
+
+# Additions that take as long as loading a vector, half of those across two lines, and as reading, writing and joining a
+# vector of sums: between what was measured of 56x56 and 7x7 pixels on a Zen 3.
+_LOAD, _SUM = 2.6, 24.0
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of neighbouring planes that are joined in registers, with their segments: as their sums, or as inputs that
+    are loaded once."""
+
+    runs: Mapping[range, tuple[int, ...]]
+    shares_loads: bool
+
+    def cost(self, whole: np.ndarray, rows: int) -> float:
+        """What its (P, R, K) planes take in blocks of ``rows`` beside their digits, in additions a vector, estimated
+        from the planes' densities."""
+        cost, blocks = 0.0, -(-whole.shape[1] // rows)
+        for run, bounds in self.runs.items():
+            unused = (1 - (whole[run.start : run.stop] != 0).mean((1, 2))) ** rows
+            loads, doubled = (1 - unused).sum(), 0.0
+            if self.shares_loads:
+                loads, doubled = 1 - unused.prod(), (1 - unused.cumprod()[:-1]).sum()
+            cost += blocks * whole.shape[2] * (_LOAD * loads + doubled) + _SUM * whole.shape[1] * (len(bounds) - 1)
+        return cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,37 +83,55 @@ class PlanesConv2d(CodeTiledConv2d):
     def outputs(self) -> int:
         return self.digits.shape[2]
 
+    @property
+    def sum_bytes(self) -> int:
+        return sum(stack.code.sum_bytes for stack in self.stacks)
+
     @cached_property
     def stacks(self) -> tuple[_Stack, ...]:
-        """All planes, those that need the same segments together."""
+        """All planes, the runs that need the same segments together, with as many planes a load as take least time."""
         whole = block_diagonal(self.digits)
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for plane, ternary in enumerate(whole):
-            alike.setdefault(column_bounds(ternary, self.limit), []).append(plane)
-        return tuple(self._stack(whole, planes, bounds) for bounds, planes in alike.items())
+        choices = [self._joined_sums(whole)]
+        choices += [self._shared_loads(whole, planes) for planes in range(2, self.style.load_planes + 1)]
+        best = min(choices, key=lambda choice: choice.cost(whole, self.isa.rows))
+        alike: dict[tuple[int, ...], list[range]] = {}
+        for run, bounds in best.runs.items():
+            alike.setdefault(bounds, []).append(run)
+        return tuple(self._stack(whole, runs, bounds, best.shares_loads) for bounds, runs in alike.items())
 
-    def _stack(self, whole: np.ndarray, planes: list[int], bounds: tuple[int, ...]) -> _Stack:
-        inputs, runs = whole.shape[2], self._runs(planes, bounds)
-        depth = max(map(len, runs))
+    def _stack(self, whole: np.ndarray, runs: list[range], bounds: tuple[int, ...], shares_loads: bool) -> _Stack:
+        inputs, depth = whole.shape[2], max(map(len, runs))
         digits = np.zeros((depth, len(runs), *whole.shape[1:]), np.int8)
         for place, run in enumerate(runs):
             digits[depth - len(run) :, place] = whole[run.start : run.stop]
         parts = digits.reshape(depth, len(runs), self.split, self.rows, inputs).swapaxes(1, 2)
         rows, row_bytes = parts.reshape(depth, -1, inputs), self.tile * INT16_BYTES
-        return _Stack(runs, TernaryCode(rows, bounds, self.offsets, row_bytes, self.isa, self.style, self.split))
+        how = (self.isa, self.style, self.split, shares_loads)
+        return _Stack(runs, TernaryCode(rows, bounds, self.offsets, row_bytes, *how))
 
-    def _runs(self, planes: list[int], bounds: tuple[int, ...]) -> list[range]:
-        """As many neighbours of the ``planes`` to a run as fit int16 between the bounds."""
+    def _shared_loads(self, whole: np.ndarray, planes: int) -> _Runs:
+        """Runs of about ``planes``, in the segments that they need."""
+        parts = np.array_split(np.arange(self.planes), -(-self.planes // planes))
+        runs = [range(part[0], part[-1] + 1) for part in parts]
+        return _Runs(
+            {run: column_bounds(integer_weights(whole[run.start : run.stop]), self.limit) for run in runs}, True
+        )
+
+    def _joined_sums(self, whole: np.ndarray) -> _Runs:
+        """Runs of planes that fit int16 in the segments that each of them needs alone."""
         runs: list[range] = []
-        for plane in planes:
-            if runs and plane == runs[-1].stop and self._fits(longer := range(runs[-1].start, plane + 1), bounds):
-                runs[-1] = longer
-            else:
-                runs.append(range(plane, plane + 1))
-        return runs
+        own = [column_bounds(ternary, self.limit) for ternary in whole]
+        for bounds in dict.fromkeys(own):
+            start = len(runs)
+            for plane in (plane for plane, needed in enumerate(own) if needed == bounds):
+                if runs[start:] and plane == runs[-1].stop and self._fits(whole[runs[-1].start : plane + 1], bounds):
+                    runs[-1] = range(runs[-1].start, plane + 1)
+                else:
+                    runs.append(range(plane, plane + 1))
+        return _Runs({run: own[run.start] for run in runs}, False)
 
-    def _fits(self, run: range, bounds: tuple[int, ...]) -> bool:
-        weights = block_diagonal(integer_weights(self.digits[:, run.start : run.stop])).astype(np.int64)
+    def _fits(self, digits: np.ndarray, bounds: tuple[int, ...]) -> bool:
+        weights = integer_weights(digits).astype(np.int64)
         sums = np.add.reduceat(np.abs(weights), bounds[:-1], axis=1)
         return int(sums.max(initial=0)) * self.limit <= ternary_codes.INT16_MAX
 
@@ -146,8 +190,7 @@ def planes_conv2d(
     style: CodeStyle,
     threads: int,
 ) -> PlanesConv2d:
-    """The convolution with its tile, and parts that keep ``threads`` busy; a sparse digit's code is twice that of an
-    entry of a dense factor."""
-    tile = tile_for(geometry, isa, style)
-    split = output_parts(geometry.batch * geometry.blocks(tile), threads, len(digits) * digits.shape[2])
-    return PlanesConv2d(geometry, epilogue, isa, style, tile, split, digits, limit)
+    """The convolution with its tile, in parts for ``threads``; a sparse digit's code is twice that of an entry of a dense
+    factor."""
+    whole = PlanesConv2d(geometry, epilogue, isa, style, tile_for(geometry, isa, style), digits, limit)
+    return whole.in_parts(threads, len(digits) * digits.shape[2])

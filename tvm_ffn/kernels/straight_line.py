@@ -9,7 +9,7 @@ the sums are doubled (Horner's rule), modulo 2^16.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -77,17 +77,28 @@ class Piece:
 
 
 def emit_piece(
-    digits: np.ndarray, offsets: np.ndarray, target: int, isa: VectorISA, window: int, *, is_first: bool
+    digits: np.ndarray,
+    offsets: np.ndarray,
+    target: int,
+    isa: VectorISA,
+    window: int,
+    *,
+    is_first: bool,
+    doubles_inputs: bool = False,
 ) -> Piece:
     """Code of ternary (P, R, K) planes, the highest first, R <= ``isa.rows``: input k lies at ``offsets[k]`` bytes,
-    pairs lie within ``window``."""
+    pairs lie within ``window``; the inputs are doubled between planes, or the sums."""
     rows = digits.shape[1]
     if rows > isa.rows:
         raise ValueError(f"a piece of {rows} rows does not fit the {isa.registers} registers of {isa.name}")
-    emitter, doubled = _Emitter(isa), _doubled(digits)
+    emitter = _Emitter(isa)
+    if doubles_inputs:
+        _emit_planes(emitter, digits[::-1], offsets, window)
+        return Piece(emitter.lines, rows, target, is_first, False, emitter.adds, emitter.loads)
+    doubled = _doubled(digits)
     for ternary, held in zip(digits, doubled, strict=True):
-        emitter.double(held)
-        _emit_plane(emitter, ternary, offsets, window)
+        emitter.double(isa.sums[row] for row in np.flatnonzero(held))
+        _emit_planes(emitter, ternary[None], offsets, window)
     return Piece(emitter.lines, rows, target, is_first, bool(doubled.any()), emitter.adds, emitter.loads)
 
 
@@ -97,22 +108,37 @@ def _doubled(digits: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(used[:1]), used[:-1]])
 
 
-def _emit_plane(emitter: _Emitter, ternary: np.ndarray, offsets: np.ndarray, window: int) -> None:
-    mates = match_pairs(ternary, window)
-    seconds = ternary[:, mates] * (mates >= 0)
-    products = ternary * seconds
-    same, opposite = ((products > 0).sum(0) > 1).tolist(), ((products < 0).sum(0) > 1).tolist()
-    states = np.where((mates < 0) | (mates > np.arange(len(mates))), 3 * ternary + seconds, 0)
-    inputs, rows = np.nonzero(states.T)
-    texts = (9 * rows + states[rows, inputs] + PAIR_OF_ZEROS).tolist()
-    used, starts = np.unique(inputs, return_index=True)
-    places, partners = offsets.tolist(), mates.tolist()
-    for first, (start, end) in zip(used.tolist(), pairwise([*starts.tolist(), len(texts)]), strict=True):
+def _emit_planes(emitter: _Emitter, digits: np.ndarray, offsets: np.ndarray, window: int) -> None:
+    """All of (P, R, K) ``digits``, the lowest first, on inputs that are loaded once."""
+    mates = match_pairs(digits, window)
+    seconds = digits[:, :, mates] * (mates >= 0)
+    products = digits * seconds
+    same, opposite = ((products > 0).sum(1) > 1).tolist(), ((products < 0).sum(1) > 1).tolist()
+    states = np.where((mates < 0) | (mates > np.arange(len(mates))), 3 * digits + seconds, 0)
+    inputs, planes, rows = np.nonzero(states.transpose(2, 0, 1))
+    texts = (9 * rows + states[planes, rows, inputs] + PAIR_OF_ZEROS).tolist()
+    used, starts = np.unique(inputs * len(digits) + planes, return_index=True)
+    places, partners, tops = offsets.tolist(), mates.tolist(), _tops(digits).tolist()
+    loaded, done = -1, 0
+    for index, (start, end) in zip(used.tolist(), pairwise([*starts.tolist(), len(texts)]), strict=True):
+        first, plane = divmod(index, len(digits))
         second = partners[first]
-        if second < 0:
-            emitter.single(texts[start:end], places[first])
-        else:
-            emitter.pair(texts[start:end], places[first], places[second], same[first], opposite[first])
+        inputs_of_pair = (first,) if second < 0 else (first, second)
+        if first != loaded:
+            if second < 0 and tops[first] == 0 and end - start == 1:
+                emitter.add_from_memory(texts[start], places[first])
+                continue
+            emitter.load(places[k] for k in inputs_of_pair)
+            loaded, done = first, 0
+        for level in range(done + 1, plane + 1):
+            emitter.double(r for r, k in zip(emitter.inputs, inputs_of_pair, strict=False) if tops[k] >= level)
+        done = plane
+        emitter.add(texts[start:end], same=same[plane][first], opposite=opposite[plane][first])
+
+
+def _tops(digits: np.ndarray) -> np.ndarray:
+    """The highest plane that uses each input, of (P, R, K) with the lowest first; 0 where none does."""
+    return np.max((digits != 0).any(1) * np.arange(len(digits))[:, None], axis=0)
 
 
 @dataclass(frozen=True)
@@ -125,18 +151,25 @@ class PieceCounts:
     loads: int
 
 
-def piece_counts(digits: np.ndarray, window: int) -> PieceCounts:
+def piece_counts(digits: np.ndarray, window: int, *, doubles_inputs: bool = False) -> PieceCounts:
     """What `emit_piece` would make, without making it."""
+    rows = digits.shape[1]
+    if doubles_inputs:
+        adds, loads = _counts_of_planes(digits[::-1], window)
+        return PieceCounts(rows, False, adds, loads)
     doubled = int(_doubled(digits).sum())
-    adds, loads = doubled, 0
-    for ternary in digits:
-        mates = match_pairs(ternary, window)
-        users = np.count_nonzero(ternary, axis=0)
-        products = ternary * ternary[:, mates]
-        saved = sum(np.maximum((products * sign > 0).sum(0) - 1, 0) for sign in (1, -1))
-        adds += int(users.sum() - saved[mates > np.arange(len(mates))].sum())
-        loads += int(np.count_nonzero(users))
-    return PieceCounts(digits.shape[1], doubled > 0, adds, loads)
+    counts = [_counts_of_planes(ternary[None], window) for ternary in digits]
+    return PieceCounts(rows, doubled > 0, doubled + sum(adds for adds, _ in counts), sum(loads for _, loads in counts))
+
+
+def _counts_of_planes(digits: np.ndarray, window: int) -> tuple[int, int]:
+    """Additions and loads of `_emit_planes`."""
+    mates = match_pairs(digits, window)
+    users = np.count_nonzero(digits, axis=(0, 1))
+    products = digits * digits[:, :, mates]
+    saved = sum(np.maximum((products * sign > 0).sum(1) - 1, 0).sum(0) for sign in (1, -1))
+    adds = users.sum() - saved[mates > np.arange(len(mates))].sum() + _tops(digits).sum()
+    return int(adds), int(np.count_nonzero(users))
 
 
 _BOTH, _DIFFERENCE, _ALONE = range(3)  # what of a pair an instruction of a row reads
@@ -176,47 +209,44 @@ class _Emitter:
     def __init__(self, isa: VectorISA) -> None:
         self.isa = isa
         self.texts = _texts(isa)
-        self.a, self.b, self.joined = (isa.register(index) for index in range(_TEMPORARIES))
+        self.inputs = [isa.register(index) for index in range(_TEMPORARIES - 1)]
+        self.joined = isa.register(_TEMPORARIES - 1)
         self.lines: list[str] = []
         self.adds = self.loads = 0
 
-    def double(self, rows: np.ndarray) -> None:
-        """The sums of the ``rows`` that are true."""
-        registers = [self.isa.sums[row] for row in np.flatnonzero(rows)]
-        self.lines += [f"vpaddw {register},{register},{register}" for register in registers]
-        self.adds += len(registers)
+    def double(self, registers: Iterable[str]) -> None:
+        """What is in the registers."""
+        lines = [f"vpaddw {register},{register},{register}" for register in registers]
+        self.lines += lines
+        self.adds += len(lines)
 
-    def single(self, texts: list[int], place: int) -> None:
-        """One input on its own; a lone row adds it from memory."""
-        alone = self.texts[False, False]
-        users = [alone[text][1][0] for text in texts]
+    def load(self, places: Iterable[int]) -> None:
+        """One input or two."""
+        lines = [f"{self.isa.move} {place}(%rdi),{r}" for place, r in zip(places, self.inputs, strict=False)]
+        self.lines += lines
+        self.loads += len(lines)
+
+    def add_from_memory(self, text: int, place: int) -> None:
+        """An input that a lone row uses."""
+        ((line,)) = self.texts[False, False][text][1]
+        self.lines.append(line.replace(self.inputs[0], f"{place}(%rdi)", 1))
         self.loads += 1
-        self.adds += len(users)
-        if len(users) == 1:
-            self.lines.append(users[0].replace(self.a, f"{place}(%rdi)", 1))
-            return
-        self._load(self.a, place)
-        self.lines += users
+        self.adds += 1
 
-    def pair(self, texts: list[int], place_a: int, place_b: int, same: bool, opposite: bool) -> None:
-        """Two inputs, with their sum and difference where rows share them."""
-        self._load(self.a, place_a)
-        self._load(self.b, place_b)
-        self.loads += 2
+    def add(self, texts: list[int], *, same: bool, opposite: bool) -> None:
+        """The loaded inputs to all rows that use them, with their sum and difference where rows share them."""
         before = len(self.lines)
+        a, b = self.inputs
         rows: tuple[list[str], list[str], list[str]] = ([], [], [])
         known = self.texts[same, opposite]
         for text in texts:
             reads, lines = known[text]
             rows[reads].extend(lines)
         if same:
-            self.lines.append(f"vpaddw {self.b},{self.a},{self.joined}")
+            self.lines.append(f"vpaddw {b},{a},{self.joined}")
             self.lines += rows[_BOTH]
         if opposite:
-            self.lines.append(f"vpsubw {self.b},{self.a},{self.joined}")
+            self.lines.append(f"vpsubw {b},{a},{self.joined}")
             self.lines += rows[_DIFFERENCE]
         self.lines += rows[_ALONE]
         self.adds += len(self.lines) - before
-
-    def _load(self, register: str, place: int) -> None:
-        self.lines.append(f"{self.isa.move} {place}(%rdi),{register}")

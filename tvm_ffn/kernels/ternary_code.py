@@ -37,13 +37,14 @@ class CodeStyle:
     """How code is cut: a piece runs over about ``vectors`` of pixels (long enough to pay for fetching it, short enough
     for the sums to stay in the caches), has at most ``rows`` outputs (0: as many as the registers hold) and about
     ``length`` instructions for each row that the registers hold (long enough to pay for reading and writing the sums,
-    short enough for instruction caches); inputs are paired within a ``window``."""
+    short enough for instruction caches); inputs are paired within a ``window``; so many planes of digits share what is
+    loaded, at most (``load_planes``, 1: every plane loads its own inputs)."""
 
     vectors: int = 24
     rows: int = 0
     window: int = 256
     length: int = 100
-
+    load_planes: int = 1
 
 @dataclass(frozen=True, eq=False)
 class _Rectangle:
@@ -58,9 +59,9 @@ class _Rectangle:
 @dataclass(frozen=True, eq=False)
 class TernaryCode:
     """The product with ternary ``digits`` (P, R, K), planes of weights with the highest first, as pieces of code;
-    ``bounds`` cuts the inputs into segments whose int16 sums cannot
-    overflow, input k lies at ``offsets[k]`` bytes, a row of sums is ``row_bytes`` long. Each of the ``parts`` has as
-    many rows and is a program of its own."""
+    ``bounds`` cuts the inputs into segments whose int16 sums cannot overflow, input k lies at ``offsets[k]`` bytes, a
+    row of sums is ``row_bytes`` long. Each of the ``parts`` has as many rows and is a program of its own.
+    ``doubles_inputs``: between planes, instead of the sums."""
 
     digits: np.ndarray
     bounds: tuple[int, ...]
@@ -69,6 +70,7 @@ class TernaryCode:
     isa: VectorISA
     style: CodeStyle
     parts: int = 1
+    doubles_inputs: bool = False
 
     @property
     def segments(self) -> int:
@@ -79,13 +81,18 @@ class TernaryCode:
         """Rows of a part."""
         return self.digits.shape[1] // self.parts
 
+    @property
+    def sum_bytes(self) -> int:
+        """Of a part's sums."""
+        return self.segments * self.rows * self.row_bytes
+
     @cached_property
     def programs(self) -> list[list[Piece]]:
         """The code of each part in order."""
 
         def piece(r: _Rectangle) -> Piece:
-            offsets, window = self.offsets[r.inputs], self.style.window
-            return emit_piece(r.digits, offsets, r.target, self.isa, window, is_first=r.is_first)
+            how = {"is_first": r.is_first, "doubles_inputs": self.doubles_inputs}
+            return emit_piece(r.digits, self.offsets[r.inputs], r.target, self.isa, self.style.window, **how)
 
         return [list(map(piece, pieces)) for pieces in self._pieces]
 
@@ -125,12 +132,15 @@ class TernaryCode:
         of all: 1024->256@14 .57 of the time)."""
         inputs, rows = end - start, self.rows_a_block
         density = np.count_nonzero(self.digits[:, :, start:end], axis=(1, 2)) / (self.digits.shape[1] * inputs)
-        loads, users = inputs * (1 - (1 - density) ** rows).sum(), inputs * rows * density.sum()
+        unused = (1 - density) ** rows
+        loads, users = inputs * (1 - unused).sum(), inputs * rows * density.sum()
+        if self.doubles_inputs:
+            loads, users = inputs * (1 - unused.prod()), users + inputs * (1 - unused.cumprod()[:-1]).sum()
         runs = max(1, round((loads + 0.9 * users) / (self.style.length * self.isa.rows)))
         runs = max(runs, round(inputs * self.isa.vector_bytes / RUN_BYTES))
         if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
             small = -(-inputs * self.row_bytes // RUN_BYTES)
-            doubled = ADD_CYCLES * (len(self.digits) - 1)
+            doubled = 0.0 if self.doubles_inputs else ADD_CYCLES * (len(self.digits) - 1)
             if loads * LOAD_CYCLES > (small - runs) * rows * (SUM_CYCLES + doubled):
                 runs = max(runs, small)
         size = -(-inputs // runs)
@@ -154,7 +164,9 @@ class TernaryCode:
 
     @cached_property
     def _counts(self) -> list[PieceCounts]:
-        return [piece_counts(piece.digits, self.style.window) for piece in chain.from_iterable(self._pieces)]
+        window, doubles = self.style.window, self.doubles_inputs
+        pieces = chain.from_iterable(self._pieces)
+        return [piece_counts(piece.digits, window, doubles_inputs=doubles) for piece in pieces]
 
     @property
     def adds(self) -> int:
@@ -194,6 +206,7 @@ class TernaryCode:
                     self.isa.name,
                     self.style,
                     self.parts,
+                    self.doubles_inputs,
                 )
             ).encode()
         )

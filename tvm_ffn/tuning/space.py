@@ -51,6 +51,8 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
         choices["code_rows"] = _ROWS_OF_CODE[plan.isa]
         choices["pair_window"] = (32, 96, 256)
         choices["code_length"] = (25, 50, 100, 200)
+        if task.form == PLANES:
+            choices["load_planes"] = (1, 2, 3, 6)
     if task.form == PLANES and not task.shape.few_rows:
         pixels = task.geometry.pixels if task.geometry is not None else task.rows
         choices["digit_vectors"] = _tiles(pixels, plan)
