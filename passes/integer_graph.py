@@ -128,6 +128,8 @@ class _Emitter:
             return relax.Tuple([self.same(field, form) for field in value.fields])
         if isinstance(value, relax.TupleGetItem):
             return relax.TupleGetItem(self.same(value.tuple_value, form), value.index)
+        if isinstance(value, tvm.ir.GlobalVar):
+            return self.builder.add_func(self.network.functions[value.name_hint], value.name_hint)
         if not isinstance(value, relax.Call):
             return value
         return relax.Call(value.op, [self.same(arg, form) for arg in value.args], value.attrs, value.ty_args)

@@ -12,10 +12,12 @@ A unit is one operator of the imported graph together with what folds into its k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import tvm
 from tvm import relax
 
 LINEAR = ("conv2d", "dense")
@@ -93,11 +95,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Network:
-    """Units in topological order, the graph's parameters and the variables (or constants) it returns."""
+    """Units in topological order, the graph's parameters, the variables (or constants) it returns, and by name the
+    TensorIR functions that float units call."""
 
     units: tuple[Unit, ...]
     parameters: tuple[relax.Var, ...]
     outputs: tuple[relax.Expr, ...]
+    functions: Mapping[str, tvm.tirx.PrimFunc]
 
     @property
     def linear(self) -> tuple[Unit, ...]:

@@ -29,14 +29,17 @@ from tvm_ffn.unit_kinds import (
 )
 
 
-def match_units(function: relax.Function, layer_names: Collection[str], fp32_layers: Collection[str] = ()) -> Network:
-    """Cover a canonical function (`importer.load_model`) with units; ``fp32_layers`` stay float operators."""
-    return _Matcher(function, list(layer_names), set(fp32_layers)).match()
+def match_units(mod: tvm.IRModule, layer_names: Collection[str], fp32_layers: Collection[str] = ()) -> Network:
+    """Cover a canonical module (`importer.load_model`) with units; ``fp32_layers`` stay float operators."""
+    return _Matcher(mod, list(layer_names), set(fp32_layers)).match()
 
 
 class _Matcher:
-    def __init__(self, function: relax.Function, names: list[str], fp32: set[str]) -> None:
-        self.function = function
+    def __init__(self, mod: tvm.IRModule, names: list[str], fp32: set[str]) -> None:
+        self.function = function = mod["main"]
+        self.functions = {
+            var.name_hint: func for var, func in mod.functions_items() if isinstance(func, tvm.tirx.PrimFunc)
+        }
         self.bindings = [(b.var, b.value) for block in function.body.blocks for b in block.bindings]
         self.calls = dict(self.bindings)
         self.position = {var: i for i, (var, _) in enumerate(self.bindings)}
@@ -60,7 +63,7 @@ class _Matcher:
                 self.covered.update(chain)
                 units.append(unit)
         units.sort(key=lambda unit: self.position[unit.output])
-        return Network(follow_readers(units, self.outputs), tuple(self.function.params), self.outputs)
+        return Network(follow_readers(units, self.outputs), tuple(self.function.params), self.outputs, self.functions)
 
     def _unit(self, var: relax.Var, value: relax.Expr) -> tuple[Unit, list[relax.Var]]:
         kind = self._kind(var, value)

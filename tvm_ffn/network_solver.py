@@ -167,6 +167,8 @@ class _Solver:
             return tuple(self._operand(field, chunk) for field in expr.fields)
         if isinstance(expr, relax.TupleGetItem):
             return self._operand(expr.tuple_value, chunk)[expr.index]
+        if isinstance(expr, tvm.ir.GlobalVar):
+            return self.network.functions[expr.name_hint]
         return (
             evaluate(expr, [self._operand(arg, chunk) for arg in expr.args]) if isinstance(expr, relax.Call) else expr
         )

@@ -89,7 +89,7 @@ def import_model(c: Compilation) -> None:
 def match(c: Compilation) -> None:
     """Cover the graph with units, and give each layer a form."""
     fp32 = [name for name, settings in c.settings.items() if settings is None]
-    c.network = match_units(c.mod["main"], c.imported.layer_names, fp32)
+    c.network = match_units(c.mod, c.imported.layer_names, fp32)
     c.settings = with_forms(c.network, c.settings, c.config)
 
 

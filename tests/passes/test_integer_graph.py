@@ -290,6 +290,18 @@ def two_inputs() -> onnx.ModelProto:
     return net.model(net.conv(net("Relu", net("Add", net("Relu", net.conv("x", 3, 8)), "z")), 8, 4))
 
 
+def tensor_functions() -> onnx.ModelProto:
+    """What TVM's importer writes as TensorIR: reflection, cropping, repetition, sums over named axes, a clip
+    by a computed bound."""
+    net = Net(1, 3, 8, 8)
+    a = net("Relu", net.conv("x", 3, 8))
+    padded = net("Pad", a, net.const([0, 0, 1, 2, 0, 0, 1, 0]), mode="reflect")
+    repeated = net("Tile", net("Pad", a, net.const([0, 0, -1, 0, 0, 0, 0, -2])), net.const([1, 1, 1, 2]))
+    summed = net("Einsum", a, net.random(6, 8), equation="bchw,kc->bkhw")
+    clipped = net("Clip", a, net.const(0.0), net("ReduceMean", a, keepdims=0))
+    return net.model(net.conv(padded, 8, 4), repeated, summed, clipped)
+
+
 FLOATING = {
     normalisation: {"multiply", "nn.pad", "strided_slice", "add", "sqrt", "divide"},
     gate: {"sigmoid", "multiply"},
@@ -302,6 +314,7 @@ FLOATING = {
     interpolation: {"image.resize2d"},
     hard_swish: {"multiply"},
     two_inputs: {"add", "nn.relu"},
+    tensor_functions: {"mean", "isnan", "where"},
 }
 
 
