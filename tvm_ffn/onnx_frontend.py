@@ -6,6 +6,7 @@ Stock importer                               here
   conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
+  resize -> see `onnx_resize`
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
 Constants are computed with NumPy, as folding them later costs one native build for each. Whatever is not of this form
 goes to the stock converter. The node's name travels as the span of the conv2d / matmul call, which Relax passes keep.
@@ -25,6 +26,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvm_ffn.errors import ModelError
+from tvm_ffn.onnx_resize import resize, upsample
 
 if TYPE_CHECKING:
     import onnx
@@ -219,4 +221,6 @@ _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], rel
     "MatMul": _matmul,
     "Clip": _clip,
     "Pad": _pad,
+    "Resize": resize,
+    "Upsample": upsample,
 }

@@ -89,6 +89,21 @@ def test_a_form_that_is_not_supported_names_its_node() -> None:
     refused(model([conv()], w=np.ones((4, 5, 3, 3), np.float32)), r"node 'conv1' \(Conv\)")
 
 
+@pytest.mark.parametrize(
+    ("scales", "attributes", "message"),
+    [
+        ([1, 1, 0.5, 0.5], {"mode": "linear", "antialias": 1}, "antialias is not supported"),
+        ([1, 1, 1.3, 2], {"mode": "linear"}, r"scales \(1, 1, 1.3, 2\) give no whole sizes for shape \(1, 3, 8, 8\)"),
+        ([1, 2, 2, 2], {}, "only the axes after batch and channels"),
+    ],
+)
+def test_resizing_that_tvm_does_otherwise(scales: list[float], attributes: dict[str, str | int], message: str) -> None:
+    resize = helper.make_node("Resize", ["x", "", "s"], ["y"], "up", **attributes)
+    proto = model([resize], s=np.array(scales, np.float32))
+    proto.opset_import[0].version = 18
+    refused(proto, rf"node 'up' \(Resize\): cannot be imported: {message}")
+
+
 def test_no_inputs() -> None:
     refused(model([helper.make_node("Relu", ["w"], ["y"])], (), w=KERNEL), "no inputs")
 

@@ -97,6 +97,34 @@ def test_pad_of_another_mode_goes_through_tvm() -> None:
     ]
 
 
+SCALES = {"s": np.array([1, 1, 3, 1.5], np.float32)}
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_upsample_and_resize_of_old_opsets(mode: str) -> None:
+    attributes = {"mode": mode, "scales": SCALES["s"].tolist()}
+    assert check([node("Upsample", ["x"], **attributes)], {}, opset=7)[0] == ["image.resize2d"]
+    for operator, opset in (("Upsample", 9), ("Resize", 10)):
+        assert check([node(operator, ["x", "s"], mode=mode)], SCALES, opset=opset)[0] == ["image.resize2d"]
+    smaller = {"s": np.array([1, 1, 2 / 3, 0.375], np.float32)}
+    check([node("Resize", ["x", "s"], mode=mode)], smaller, opset=10)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"])
+def test_resize(mode: str, coordinates: str) -> None:
+    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    check([node("Resize", ["x", "", "s"], **attributes)], SCALES, opset=19)
+    check([node("Resize", ["x", "", "s"], axes=[-1, 2], **attributes)], {"s": SCALES["s"][[3, 2]]}, opset=19)
+    check([node("Resize", ["x", "", "", "s"], axes=[3, 2], **attributes)], {"s": np.array([5, 13])}, opset=19)
+
+
+def test_resize_of_a_region_by_axes() -> None:
+    attributes = {"mode": "linear", "axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
+    weights = {"roi": np.array([0.2, 0.3, 0.9, 0.8], np.float32), "s": np.array([6, 7])}
+    check([node("Resize", ["x", "roi", "", "s"], **attributes)], weights, opset=19)
+
+
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 3), 2), ((2, 4), 1), ((5, 2), 3)])
 def test_conv_with_automatic_padding(mode: str, kernel: tuple[int, int], stride: int) -> None:
