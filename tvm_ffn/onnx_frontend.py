@@ -27,6 +27,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvm_ffn.errors import ModelError
 from tvm_ffn.onnx_resize import resize, upsample
+from tvm_ffn.onnx_transposed import with_padding
 
 if TYPE_CHECKING:
     import onnx
@@ -78,6 +79,9 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
 
     def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
         self.node, self.operator = attrs["tvm_custom"]["name"], op_name
+        if op_name == "ConvTranspose":
+            data, kernel = ([int(dim) for dim in operand.ty.shape][2:] for operand in inputs[:2])
+            attrs = with_padding(attrs, data, kernel)
         converter = _CONVERTERS.get(op_name)
         result = converter(self.bb, inputs, dict(attrs), opset) if converter else None
         if result is None and op_name in ("Conv", "ConvTranspose", "MatMul"):

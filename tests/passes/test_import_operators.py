@@ -133,6 +133,14 @@ def test_conv_with_automatic_padding(mode: str, kernel: tuple[int, int], stride:
     assert names == ["nn.conv2d"]
 
 
+@pytest.mark.parametrize("attributes", [{}, {"auto_pad": "SAME_UPPER"}, {"output_padding": [1, 0]}])
+@pytest.mark.parametrize("sizes", [[17, 24], [20, 26]])
+def test_transposed_conv_of_a_given_output_shape(sizes: list[int], attributes: dict[str, Any]) -> None:
+    attributes = {**attributes, "output_shape": sizes, "strides": [2, 3], "dilations": [1, 2]}
+    names, _ = check([node("ConvTranspose", ["x", "w", "c"], **attributes)], {"w": random(4, 5, 3, 2), "c": random(5)})
+    assert names == ["nn.conv2d_transpose", "add"]
+
+
 def test_conv_with_groups_bias_and_uneven_padding() -> None:
     attributes = {"group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}
     names, imported = check([node("Conv", ["x", "w", "c"], **attributes)], {"w": random(6, 2, 3, 3), "c": random(6)})
