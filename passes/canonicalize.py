@@ -4,6 +4,7 @@
     dropout(x)[0]                                  -> x                            (inference)
     sum(stack((a, b, ...), axis=0), axis=0)        -> add(add(a, b), ...)          (ONNX Sum)
     reshape / broadcast_to to the shape it has     -> x
+    astype to the type it has                      -> x
     reshape(reshape(x))                            -> reshape(x)
     add(const, x), multiply(const, x)              -> add(x, const), multiply(x, const)
     clip(x, 0, inf)                                -> relu(x)
@@ -50,6 +51,8 @@ class _Canonicalizer(PyExprMutator):
             return self._reshape(call, name)
         if name in ("relax.add", "relax.multiply") and isinstance(call.args[0], tvm.ir.GenericConst):
             return relax.Call(call.op, [call.args[1], call.args[0]], call.attrs, call.ty_args, call.span)
+        if name == "relax.astype" and call.args[0].ty.dtype == call.ty.dtype:
+            return call.args[0]
         if name == "relax.clip":
             return _clip(call)
         if name == "relax.sum":

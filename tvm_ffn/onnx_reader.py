@@ -7,6 +7,7 @@ module has unique node names, so that a layer can be named in configurations and
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -16,9 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tvm_ffn.errors import DataError, ModelError
+from tvm_ffn.onnx_float16 import widen
 
 if TYPE_CHECKING:
     import onnx
+
+log = logging.getLogger("tvm_ffn")
 
 OLDEST_IR_VERSION = 3
 NAMES_SHOWN = 4
@@ -28,7 +32,8 @@ DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
 def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """Return a private copy of ``model`` with functions inlined and unique node names, and the model's name.
+    """Return a private copy of ``model`` with functions inlined, float16 made float32 and unique node names, and the
+    model's name.
 
     Raises DataError for a path that does not exist and ModelError for a file that is no usable ONNX model.
     """
@@ -53,6 +58,8 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
         from onnx import inliner
 
         proto = inliner.inline_local_functions(proto)
+    if widen(proto.graph):
+        log.warning("%s: 16-bit floating point becomes float32, that of inputs and outputs too", name)
     _name_nodes(proto.graph)
     return proto, name
 

@@ -290,6 +290,30 @@ def test_model_functions_are_inlined() -> None:
     assert operators(load_model(model)) == ["add"]
 
 
+def test_float16_becomes_float32(caplog: pytest.LogCaptureFixture) -> None:
+    weights = {"w": random(6, 4, 3, 3), **statistics(6), "half": np.float32(0.5)}
+    narrow = {name: np.asarray(value).astype(np.float16) for name, value in weights.items()}
+    nodes = [
+        node("Conv", ["x", "w"], "t"),
+        norm("t", "n"),
+        node("Cast", ["n"], "f", to=TensorProto.FLOAT),
+        node("Sigmoid", ["f"], "s"),
+        node("Cast", ["s"], "h", to=TensorProto.FLOAT16),
+        node("Add", ["h", "half"]),
+    ]
+    model = graph(nodes, narrow, (1, 4, 9, 8))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    imported = load_model(model)
+    assert "16-bit floating point becomes float32" in caplog.text
+    assert operators(imported) == ["nn.conv2d", "add", "sigmoid", "add"]
+    assert [info.dtype for info in (*imported.inputs, *imported.outputs)] == ["float32", "float32"]
+    x = random(1, 4, 9, 8).astype(np.float16)
+    (result,) = Interpreter(imported.mod).run({"x": x.astype(np.float32)})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=0.02, atol=0.02)
+
+
 def test_several_outputs_keep_names_and_order() -> None:
     model = graph([node("Relu", ["x"], "a"), node("Sigmoid", ["x"], "y")], {}, (1, 5))
     model.graph.output.insert(0, helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 5]))
