@@ -8,6 +8,7 @@ residual got wrong.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -69,7 +70,8 @@ def samples_that_fit(network: Network) -> int:
     stored = stored_as_int8(network)
 
     def size(var: relax.Var) -> int:
-        return int(np.prod(shape_of(var))) * (1 if var in stored else 4)
+        parts = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
+        return sum(math.prod(int(dim) for dim in part.shape) for part in parts) * (1 if var in stored else 4)
 
     readers = Counter(var for unit in network.units for var in unit.reads)
     alive = peak = sum(map(size, network.parameters))

@@ -32,13 +32,15 @@ from tvm_ffn.onnx_transposed import with_padding
 if TYPE_CHECKING:
     import onnx
 
+# TVM's result of these is padded to the largest size, or of a size known only when it runs.
+DATA_DEPENDENT = frozenset({"AllClassNMS", "Compress", "NonMaxSuppression", "NonZero", "Unique"})
 LAYER_OPS = ("relax.nn.conv2d", "relax.matmul")
 Attributes = dict[str, Any]
 
 
 def supported_operators() -> frozenset[str]:
     """Names of the ONNX operators that can be imported."""
-    return frozenset(onnx_frontend._get_convert_map()) | {"Constant"}
+    return frozenset(onnx_frontend._get_convert_map()) - DATA_DEPENDENT | {"Constant"}
 
 
 def convert(proto: onnx.ModelProto, name: str, shapes: dict[str, list[int]]) -> tvm.IRModule:

@@ -85,6 +85,14 @@ def test_every_unsupported_operator_is_listed() -> None:
     )
 
 
+def test_results_of_unknown_size() -> None:
+    nodes = [
+        helper.make_node("NonMaxSuppression", ["x", "x"], ["a"], "boxes"),
+        helper.make_node("NonZero", ["x"], ["y"], "where"),
+    ]
+    refused(model(nodes, (1, 4, 4)), r"2 unsupported operators: NonMaxSuppression \(boxes\); NonZero \(where\)")
+
+
 def test_a_form_that_is_not_supported_names_its_node() -> None:
     refused(model([conv()], w=np.ones((4, 5, 3, 3), np.float32)), r"node 'conv1' \(Conv\)")
 

@@ -302,6 +302,12 @@ def tensor_functions() -> onnx.ModelProto:
     return net.model(net.conv(padded, 8, 4), repeated, summed, clipped)
 
 
+def several_results() -> onnx.ModelProto:
+    net = Net(1, 3, 8, 8)
+    values, _ = net("TopK", net("Relu", net.conv("x", 3, 8)), net.const([4]), outputs=2, axis=1)
+    return net.model(net.conv(values, 4, 4))
+
+
 FLOATING = {
     normalisation: {"multiply", "nn.pad", "strided_slice", "add", "sqrt", "divide"},
     gate: {"sigmoid", "multiply"},
@@ -314,6 +320,7 @@ FLOATING = {
     interpolation: {"image.resize2d"},
     hard_swish: {"multiply"},
     two_inputs: {"add", "nn.relu"},
+    several_results: {"topk"},
     tensor_functions: {"mean", "isnan", "where"},
 }
 
