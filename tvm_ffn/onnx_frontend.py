@@ -177,7 +177,7 @@ def _matmul(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int)
 
 
 def _clip(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
-    """NaN bounds mean "open", as in the stock converter."""
+    """NaN bounds mean "open", as in the stock converter; the upper bound wins over a larger lower one."""
     if opset < 11:
         bounds = [attrs.get("min", -np.inf), attrs.get("max", np.inf)]
     else:
@@ -194,7 +194,7 @@ def _clip(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
     low, high = (-np.inf if np.isnan(bounds[0]) else bounds[0]), (np.inf if np.isnan(bounds[1]) else bounds[1])
     if np.isneginf(low) and np.isposinf(high):
         return inputs[0]
-    return relax.op.clip(inputs[0], float(low), float(high))
+    return relax.op.clip(inputs[0], float(min(low, high)), float(high))
 
 
 def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:

@@ -83,6 +83,11 @@ def test_clip_by_operands(operands: list[str], names: list[str]) -> None:
     assert result == [*names, "abs"]
 
 
+def test_clip_between_crossed_bounds_is_the_upper_one() -> None:
+    bounds = {"low": np.array(0.5, np.float32), "high": np.array(0, np.float32)}
+    assert check([node("Clip", ["x", "low", "high"])], bounds)[0] == ["clip"]
+
+
 def test_pad() -> None:
     pads = {"pads": np.array([0, 1, 2, 0, 0, 0, 1, 3]), "value": np.array(1.5, np.float32)}
     assert check([node("Pad", ["x", "pads", "value"])], pads)[0] == ["nn.pad"]
