@@ -7,6 +7,7 @@ Stock importer                               here
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
   resize -> see `onnx_resize`
+  power(float, integer)                  -> power(float, float)
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
 Constants are computed with NumPy, as folding them later costs one native build for each. Whatever is not of this form
 goes to the stock converter. The node's name travels as the span of the conv2d / matmul call, which Relax passes keep.
@@ -197,6 +198,17 @@ def _clip(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
     return relax.op.clip(inputs[0], float(min(low, high)), float(high))
 
 
+def _pow(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """Powers of a float take an exponent of any type; Relax wants the same one."""
+    base, exponent = inputs
+    wanted, given = (str(operand.ty.dtype) for operand in inputs)
+    if wanted == given or not wanted.startswith("float"):
+        return None
+    value = constant_value(exponent)
+    same = bb.emit(relax.op.astype(exponent, wanted)) if value is None else relax.const(value.astype(wanted))
+    return relax.op.power(base, same)
+
+
 def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     if attrs.get("mode", b"constant") != b"constant":
         return None
@@ -227,6 +239,7 @@ _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], rel
     "MatMul": _matmul,
     "Clip": _clip,
     "Pad": _pad,
+    "Pow": _pow,
     "Resize": resize,
     "Upsample": upsample,
 }

@@ -286,6 +286,12 @@ def test_powers_that_are_roots(exponent: float, expected: list[str]) -> None:
     assert check([node("Abs", ["x"], "a"), node("Pow", ["a", "e"])], weights, (2, 7))[0][1:] == expected
 
 
+def test_powers_by_integers() -> None:
+    assert check([node("Pow", ["x", "e"])], {"e": np.array(3)}, (2, 7))[0] == ["power"]
+    nodes = [node("Abs", ["x"], "a"), node("Cast", ["a"], "e", to=TensorProto.INT32), node("Pow", ["x", "e"])]
+    assert check(nodes, {}, (2, 7))[0][-2:] == ["astype", "power"]
+
+
 def test_model_functions_are_inlined() -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
     twice = helper.make_function("mine", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], "b")], opsets[:1])
