@@ -38,6 +38,7 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
     Raises DataError for a path that does not exist and ModelError for a file that is no usable ONNX model.
     """
     import onnx
+    from onnx.external_data_helper import uses_external_data
 
     if isinstance(model, onnx.ModelProto):
         proto, name = onnx.ModelProto(), model.graph.name or "model"
@@ -47,6 +48,12 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
         proto, name = _parse(path), path.stem
     if not proto.graph.node:
         raise ModelError(f"{name}: not an ONNX model, or a model without nodes")
+    absent = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    if absent:
+        raise ModelError(
+            f"{name}: the data of initializer '{absent[0].name}' is in another file and was not loaded;"
+            " load it with onnx.load_external_data_for_model, or give the model's path"
+        )
     if proto.ir_version < OLDEST_IR_VERSION:
         raise ModelError(
             f"{name}: ONNX IR version {proto.ir_version} is older than {OLDEST_IR_VERSION}; export the model again"

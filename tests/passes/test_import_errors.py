@@ -56,6 +56,7 @@ def test_missing_external_weights(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(mlp(), path, save_as_external_data=True, location="weights.bin", size_threshold=64)
     assert len(load_model(path).layer_names) == 3
+    refused(onnx.load(path, load_external_data=False), r"the data of initializer '.*' .* was not loaded; load it with")
     (tmp_path / "weights.bin").unlink()
     refused(path, r"cannot be read: .*weights\.bin")
 
