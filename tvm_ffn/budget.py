@@ -11,18 +11,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tvm_ffn.comparison import Verification
+from tvm_ffn.comparison import ERROR_A_POINT
 from tvm_ffn.plan import Plan
-from tvm_ffn.planner import BYTES_PER_DIGIT, DAMAGE_A_POINT, EXPECTED_A_POINT
+from tvm_ffn.planner import BYTES_PER_DIGIT, EXPECTED_A_POINT
 from tvm_ffn.solution import QuantizedNetwork
 from tvm_ffn.unit_rows import positions
 
 log = logging.getLogger("tvm_ffn")
 
 MOST_SOLVES = 3
-ERROR_A_POINT = 0.05
-"""What costs about a point where outputs are no classes: their relative error. Points grow with its square, as damage
-does."""
 TOLERANCE = 1.01
 HOPELESS = 0.25
 """Where digits are expected to do less than this share of the damage that was measured, more of them change nothing."""
@@ -61,7 +58,7 @@ def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:
     """What was measured, as a part of what is allowed (0.0 without held-out samples)."""
     ((goal, amount),) = budget.items()
     if goal == "max_drop":
-        return drop_measured(solved.held_out) / amount
+        return 0.0 if solved.held_out is None else solved.held_out.expected_drop / amount
     used, whole = 0.0, 0.0
     for unit, solution in solved.layers.items():
         planned = solved.plan.layers.get(unit.name)
@@ -75,19 +72,12 @@ def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:
     return used / whole / amount if whole else 0.0
 
 
-def drop_measured(held_out: Verification | None) -> float:
-    """Points of top-1 that the held-out answers have lost, estimated from how far they moved: on few samples the
-    divergence is known far better than the answers that changed."""
-    if held_out is None:
-        return 0.0
-    if held_out.divergence is None:
-        return (max(held_out.relative_error.values()) / ERROR_A_POINT) ** 2
-    return held_out.divergence / DAMAGE_A_POINT
-
-
-def exceeds(held_out: Verification | None, points: float) -> bool:
-    """Whether more than ``points`` of top-1 are lost."""
-    return drop_measured(held_out) > points * TOLERANCE
+def overdrawn(expected_drop: float, allowed: float) -> str:
+    """What to say of a drop of more points than are allowed, "" where it is none."""
+    if expected_drop <= allowed * TOLERANCE:
+        return ""
+    drop = f"the expected top-1 drop on held-out calibration samples, {expected_drop:.2f} points"
+    return f"{drop}, exceeds the budget of {allowed:g}: tvm-ffn quantize lists the layers that lose most"
 
 
 def _is_hopeless(solved: QuantizedNetwork, budget: Mapping[str, float]) -> bool:

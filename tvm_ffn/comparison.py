@@ -1,9 +1,9 @@
 """How far one network's answers are from another's, sample by sample, without labels or with them.
 
 Agreement is the share of samples with the same top-1 class; the divergence KL(p || q) that of the class probabilities q
-from the fp32 model's p, in nats; the expected drop what top-1 loses if labels follow p: the mean of
-``p[top of p] - p[top of q]``. All three need no labels and resolve finer than accuracy on few samples. Where the first
-output is no class vector, the damage is half the squared relative error of the outputs.
+from the fp32 model's p, in nats; the expected drop the points of top-1 that such a divergence costs. All three need no
+labels and resolve finer than accuracy on few samples. Where the first output is no class vector, the damage is half the
+squared relative error of the outputs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ import numpy as np
 
 from tvm_ffn.errors import AccuracyError, DataError
 
+DAMAGE_A_POINT = 0.03
+"""Held-out damage (KL divergence in nats) that may cost a point of top-1: .04 does, and on images that chose neither
+ridges nor plan the divergence is up to 1.7 times that of the held-out samples."""
+ERROR_A_POINT = 0.05
+"""What costs about a point where outputs are no classes: their relative error. Points grow with its square, as damage
+does."""
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -24,9 +31,16 @@ class Verification:
     relative_error: dict[str, float]  # ||module - fp32|| / ||fp32|| of each output, over all samples
     agreement: float | None  # same top-1 class
     divergence: float | None  # mean KL(fp32 || module), nats
-    expected_drop: float | None  # top-1 points lost if labels follow the fp32 model's probabilities
     accuracy_fp32: float | None  # top-1, with labels
     accuracy: float | None
+
+    @property
+    def expected_drop(self) -> float:
+        """Top-1 points lost, estimated without labels from how far the answers moved: on few samples the divergence is
+        known far better than the answers that changed."""
+        if self.divergence is None:
+            return (max(self.relative_error.values()) / ERROR_A_POINT) ** 2
+        return self.divergence / DAMAGE_A_POINT
 
     @property
     def drop(self) -> float | None:
@@ -65,7 +79,7 @@ class Comparison:
         self._samples = 0
         self._errors = np.zeros((len(outputs), 2))
         self._classes = True
-        self._same, self._divergence, self._drop = 0, 0.0, 0.0
+        self._same, self._divergence = 0, 0.0
         self._right = np.zeros(2, np.int64)
 
     def add(self, expected: list[np.ndarray], actual: list[np.ndarray]) -> None:
@@ -78,7 +92,6 @@ class Comparison:
             top = np.stack([p.argmax(1), q.argmax(1)])
             self._same += int((top[0] == top[1]).sum())
             self._divergence += float(divergence(p, q).sum())
-            self._drop += float(expected_drop(p, q).sum())
             if self._labels is not None:
                 self._right += (top == self._labels[first : first + len(p)]).sum(1)
         self._samples += len(expected[0]) if expected[0].ndim else 1
@@ -92,7 +105,6 @@ class Comparison:
             relative_error={name: float(error) for name, error in zip(self._outputs, errors, strict=True)},
             agreement=self._same / count if self._classes else None,
             divergence=self._divergence / count if self._classes else None,
-            expected_drop=100 * self._drop / count if self._classes else None,
             accuracy_fp32=float(self._right[0] / count) if labelled else None,
             accuracy=float(self._right[1] / count) if labelled else None,
         )
@@ -103,13 +115,6 @@ def divergence(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     probabilities = _are_probabilities(expected)
     p, q = (_log_probabilities(values.astype(np.float64), probabilities) for values in (expected, actual))
     return np.maximum((np.exp(p) * (p - q)).sum(1), 0.0)
-
-
-def expected_drop(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Return ``p[argmax p] - p[argmax q]`` in [0, 1] for each row of (n, classes) logits or probabilities."""
-    p = np.exp(_log_probabilities(expected.astype(np.float64), _are_probabilities(expected)))
-    row = np.arange(len(p))
-    return p[row, expected.argmax(1)] - p[row, actual.argmax(1)]
 
 
 def damage(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:

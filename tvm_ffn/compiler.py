@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvm_ffn import artifact, runtime, targets
-from tvm_ffn.budget import drop_measured, exceeds
+from tvm_ffn.budget import overdrawn
 from tvm_ffn.comparison import Verification
 from tvm_ffn.config import FFNConfig
 from tvm_ffn.oracle import Oracle
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tvm_ffn.calibration import Calibration
 
     CalibrationSource = Calibration | str | os.PathLike[str] | np.ndarray | Iterable[Mapping[str, np.ndarray]] | None
+
+log = logging.getLogger("tvm_ffn")
 
 
 def compile(
@@ -51,7 +54,9 @@ def compile(
     parsed = targets.parse_target(target)
     targets.cross_compiler(parsed)  # a missing linker is said before the long work
     tuned = tuned_table(parsed, tuning_dir)
-    return finish(run(Compilation(model, parsed, _settings(config, plan), calibration, tuned=tuned)))
+    c = run(Compilation(model, parsed, _settings(config, plan), calibration, tuned=tuned))
+    _log_warnings(c)
+    return finish(c)
 
 
 def quantize(
@@ -67,7 +72,9 @@ def quantize(
     settings and data afterwards starts from them.
     """
     host = targets.parse_target("llvm")
-    return Quantized(run(Compilation(model, host, _settings(config, plan), calibration), stop_after="factorize"))
+    c = run(Compilation(model, host, _settings(config, plan), calibration), stop_after="factorize")
+    _log_warnings(c)
+    return Quantized(c)
 
 
 class Quantized:
@@ -149,8 +156,13 @@ def _report(c: Compilation) -> Report:
 def _warnings(c: Compilation) -> tuple[str, ...]:
     if c.data.is_synthetic:
         return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
-    allowed, held_out = c.quantized.plan.budget.get("max_drop"), c.quantized.held_out
-    if allowed is None or not exceeds(held_out, allowed):
+    allowed, held_out = c.config.budget.get("max_drop"), c.quantized.held_out
+    if allowed is None or held_out is None:
         return ()
-    lost = drop_measured(held_out)
-    return (f"held-out samples say that about {lost:.1f} points of top-1 are lost; the budget was {allowed:g}",)
+    missed = overdrawn(held_out.expected_drop, allowed)
+    return (missed,) if missed else ()
+
+
+def _log_warnings(c: Compilation) -> None:
+    for warning in _warnings(c):
+        log.warning(warning)

@@ -45,8 +45,9 @@ class Plan:
     budget: Mapping[str, float] = field(default_factory=dict)
 
     def applied_to(self, config: FFNConfig) -> FFNConfig:
-        """``config`` with every layer's settings taken from the plan."""
-        return config.replace(layers={name: layer.settings for name, layer in self.layers.items()})
+        """``config`` with every layer's settings taken from the plan, and its budget where it has one."""
+        layers = {name: layer.settings for name, layer in self.layers.items()}
+        return config.replace(layers=layers, budget=self.budget or config.budget)
 
     @property
     def damage(self) -> float:

@@ -34,9 +34,6 @@ from tvm_ffn.graph import Unit
 from tvm_ffn.plan import Plan, PlannedLayer
 from tvm_ffn.sensitivity import PENALTIES, Sensitivity
 
-DAMAGE_A_POINT = 0.03
-"""Held-out damage (KL divergence in nats) that may cost a point of top-1: .04 does, and on images that chose neither
-ridges nor plan the divergence is up to 1.7 times that of the held-out samples."""
 EXPECTED_A_POINT = 0.04
 """Damage that may be expected for it: what is measured in the end is 0.3 to 0.8 of that, the layers behind repair. At
 .05 one answer in twenty changes, and which way is a matter of chance: top-1 moves by .7 points either way."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tvm_ffn.budget import ERROR_A_POINT, MOST_SOLVES, drop_measured, solve_within
-from tvm_ffn.comparison import Verification
-from tvm_ffn.planner import DAMAGE_A_POINT, EXPECTED_A_POINT
+from tvm_ffn.budget import MOST_SOLVES, overdrawn, solve_within
+from tvm_ffn.comparison import DAMAGE_A_POINT, ERROR_A_POINT, Verification
+from tvm_ffn.planner import EXPECTED_A_POINT
 
 
-def verification(divergence: float | None, drop: float | None = 0.0, error: float = 0.1) -> Verification:
+def verification(divergence: float | None, error: float = 0.1) -> Verification:
     agreement = None if divergence is None else 0.9
-    return Verification(50, {"y": error}, agreement, divergence, drop, None, None)
+    return Verification(50, {"y": error}, agreement, divergence, None, None)
 
 
 class Network:
@@ -38,7 +38,7 @@ class Network:
 def test_a_network_within_its_budget_is_solved_once() -> None:
     network = Network(0.9 * DAMAGE_A_POINT)
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
-    assert network.shares == [1.0] and drop_measured(solved.held_out) == pytest.approx(0.9)
+    assert network.shares == [1.0] and solved.held_out.expected_drop == pytest.approx(0.9)
     assert network.repaired == [True]
 
 
@@ -47,7 +47,7 @@ def test_one_over_it_is_planned_with_less() -> None:
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert len(network.shares) == 2 and network.shares[1] < 0.5
     assert network.repaired == [True, False]
-    assert drop_measured(solved.held_out) <= 1.0
+    assert solved.held_out.expected_drop <= 1.0
 
 
 def test_activations_that_cost_too_much_are_not_paid_with_digits() -> None:
@@ -66,17 +66,18 @@ def test_of_several_over_the_budget_the_nearest_is_kept() -> None:
     network, left = Network(1.0), [2 * DAMAGE_A_POINT, 1.5 * DAMAGE_A_POINT, 3 * DAMAGE_A_POINT]
     network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(left.pop(0)), layers={})  # type: ignore[method-assign]
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
-    assert not left and drop_measured(solved.held_out) == pytest.approx(1.5)
+    assert not left and solved.held_out.expected_drop == pytest.approx(1.5)
 
 
 def test_points_of_a_drop() -> None:
-    assert drop_measured(None) == 0.0
-    assert drop_measured(verification(1.5 * DAMAGE_A_POINT, 0.2)) == pytest.approx(1.5)
-    assert drop_measured(verification(None, None, error=2 * ERROR_A_POINT)) == pytest.approx(4.0)
+    assert verification(1.5 * DAMAGE_A_POINT).expected_drop == pytest.approx(1.5)
+    assert verification(None, error=2 * ERROR_A_POINT).expected_drop == pytest.approx(4.0)
+    assert "1.71 points, exceeds the budget of 1:" in overdrawn(1.71, 1.0)
+    assert overdrawn(1.0, 1.0) == ""
 
 
 def test_maps_start_with_a_damage_of_their_own() -> None:
     network = Network(DAMAGE_A_POINT)
-    network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(None, None, 0.04), layers={})  # type: ignore[method-assign]
+    network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(None, 0.04), layers={})  # type: ignore[method-assign]
     solve_within({"max_drop": 1.0}, network.make, network.solve, classes=False)
     assert network.shares == [ERROR_A_POINT**2 / 2 / EXPECTED_A_POINT]

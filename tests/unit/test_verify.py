@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tvm_ffn.comparison import Comparison, Verification, damage, divergence, expected_drop
+from tvm_ffn.comparison import Comparison, Verification, damage, divergence
 from tvm_ffn.errors import AccuracyError, DataError
 from tvm_ffn.manifest import TensorInfo
 from tvm_ffn.verify import read_labels, single_samples
@@ -26,13 +26,6 @@ def test_divergence_of_logits_and_of_probabilities_agree() -> None:
     np.testing.assert_allclose(divergence(a, b), expected, rtol=1e-5)
     np.testing.assert_allclose(divergence(softmax(a), softmax(b)), expected, rtol=1e-4)
     np.testing.assert_allclose(divergence(a, a), 0, atol=1e-12)
-
-
-def test_expected_drop_is_what_the_reference_gives_up() -> None:
-    p = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]], np.float32)
-    q = np.array([[0.3, 0.6, 0.1], [0.9, 0.0, 0.1]], np.float32)
-    np.testing.assert_allclose(expected_drop(p, q), [0.3, 0.0], atol=1e-6)
-    np.testing.assert_allclose(expected_drop(np.log(p), q), [0.3, 0.0], atol=1e-6)
 
 
 def test_damage_of_classes_and_of_maps() -> None:
@@ -77,7 +70,7 @@ def test_model_without_classes() -> None:
 @pytest.mark.parametrize(("accuracy", "drop"), [(0.9, 5.0), (None, 8.0)])
 def test_gate(accuracy: float | None, drop: float) -> None:
     fp32 = None if accuracy is None else 0.95
-    outcome = Verification(100, {}, 0.92, 0.01, 0.5, fp32, accuracy)
+    outcome = Verification(100, {}, 0.92, 0.01, fp32, accuracy)
     assert outcome.drop == pytest.approx(drop)
     outcome.check(drop + 0.01)
     with pytest.raises(AccuracyError, match="exceeds"):
