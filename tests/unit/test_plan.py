@@ -36,7 +36,7 @@ def test_an_edit_reaches_the_layer() -> None:
     values["layers"]["stem"]["penalty"] = 0.05
     values["layers"]["body"] = None
     edited = Plan.from_json(values).applied_to(FFNConfig(seed=3))
-    assert edited.seed == 3
+    assert edited.seed == 3 and edited.budget == PLAN.budget
     settled = edited.resolve(list(PLAN.layers))
     stem = settled["stem"]
     assert stem is not None and (stem.method, stem.planes, stem.penalty) == ("planes", 6, 0.05)
