@@ -248,6 +248,9 @@ def _check_options(options: dict[str, Any]) -> None:
         _check_key(key, types)
         if types[key].startswith("Array") and isinstance(value, str):
             options[key] = [item for item in value.split(",") if item]
+    cores = options.get("num-cores", 1)
+    if isinstance(cores, int) and cores < 1:  # TVM refuses what is no number
+        raise TargetError(f"the target option -num-cores must be at least 1, not {cores}")
     if "mtriple" in options:
         options["mtriple"] = _checked_triple(str(options["mtriple"]))
 

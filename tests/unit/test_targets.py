@@ -94,6 +94,8 @@ def test_features_this_machine_hides_are_switched_off(monkeypatch: pytest.Monkey
         ("llvm -mtriple=aarch64 -mattr=neon", r"must start with \+ or -"),
         ("llvm -mcpuu=k8", "did you mean 'mcpu'"),
         ("llvm -num-cores=many", "needs a number"),
+        ("llvm -num-cores=0", "at least 1, not 0"),
+        ({"kind": "llvm", "num-cores": -2}, "at least 1, not -2"),
         ("llvm -mcpu", "needs a value"),
         ("llvm haswell", "cannot read 'haswell'"),
         ("raspberry-pi/4b-aarch46", "did you mean 'raspberry-pi/4b-aarch64'"),
