@@ -14,6 +14,7 @@ from tvm_ffn import artifact, runtime, targets
 from tvm_ffn.budget import overdrawn
 from tvm_ffn.comparison import Verification
 from tvm_ffn.config import FFNConfig
+from tvm_ffn.observation import HELD_OUT
 from tvm_ffn.oracle import Oracle
 from tvm_ffn.pipeline import Compilation, for_target, run
 from tvm_ffn.plan import Plan
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     CalibrationSource = Calibration | str | os.PathLike[str] | np.ndarray | Iterable[Mapping[str, np.ndarray]] | None
 
 log = logging.getLogger("tvm_ffn")
+
+FEWEST_JUDGES = 20
+"""Held-out samples from which on a drop of a point can be told from chance."""
 
 
 def compile(
@@ -157,10 +161,21 @@ def _warnings(c: Compilation) -> tuple[str, ...]:
     if c.data.is_synthetic:
         return (f"calibrated on {c.data.description}: the accuracy of this module means nothing",)
     allowed, held_out = c.config.budget.get("max_drop"), c.quantized.held_out
-    if allowed is None or held_out is None:
-        return ()
-    missed = overdrawn(held_out.expected_drop, allowed)
-    return (missed,) if missed else ()
+    doubt = _doubt(0 if held_out is None else held_out.samples, len(c.data))
+    missed = "" if allowed is None or held_out is None else overdrawn(held_out.expected_drop, allowed)
+    return tuple(text for text in (doubt, missed) if text)
+
+
+def _doubt(held_out: int, samples: int) -> str:
+    """What to say where too few of the calibration samples could be held out, "" where enough were."""
+    if held_out >= FEWEST_JUDGES:
+        return ""
+    few = (
+        f"{held_out} of {samples} calibration samples are held out, and a drop of a point takes {FEWEST_JUDGES} to see"
+    )
+    needed = FEWEST_JUDGES * HELD_OUT
+    remedy = "" if samples >= needed else f"give {needed} or more, and "
+    return f"{few}: {remedy}check the accuracy with tvm-ffn verify"
 
 
 def _log_warnings(c: Compilation) -> None:

@@ -190,7 +190,7 @@ class Report:
     def _held_out(self) -> list[str]:
         held = self.held_out
         if held is None:
-            return []
+            return ["no held-out calibration samples: the accuracy is not known"]
         figures = f"{held['samples']} held-out calibration samples: "
         if held["agreement"] is None:
             figures += f"relative error {max(held['relative_error'].values()):.4f}"

@@ -117,7 +117,10 @@ def test_a_missed_budget_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_gate_needs_samples_to_be_judged_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compile", str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out"), "--limit", "5"]
     assert cli.main([*command, "--max-drop", "1"]) == 2
-    assert "at least 10 calibration samples" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "at least 10 calibration samples" in printed.err
+    assert "no held-out calibration samples" in printed.out
+    assert "warning: 0 of 5 calibration samples are held out" in printed.out and "give 200 or more" in printed.out
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,4 @@ def test_table() -> None:
     assert any(line.split() == ["not", "ternary:", "stem:", "first", "layer"] for line in lines)
     assert "warning: calibrated on synthetic data" in lines
     assert any("1 of 2 layers ternary" in line for line in lines)
+    assert any("no held-out calibration samples" in line for line in lines)
