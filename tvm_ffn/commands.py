@@ -143,17 +143,18 @@ def _check_drop(report: Report, allowed: float | None) -> None:
 
 
 def command_run(options: Namespace) -> None:
-    """Run a module on one file of arrays and write one file of outputs."""
+    """Run a module on one file of arrays, batch by batch if its batch is fixed, and write one file of outputs."""
     import numpy as np
 
     from tvm_ffn.atomic import check_writable, write_file
     from tvm_ffn.runtime import load
+    from tvm_ffn.verify import run_samples
 
     output = Path(options.output).absolute()
     check_writable(output)
     module = load(options.artefact)
-    inputs = _read_arrays(options.input)
-    results = {info.name: result for info, result in zip(module.outputs, module.run(inputs), strict=True)}
+    outputs = run_samples(module, _read_arrays(options.input), options.input)
+    results = {info.name: result for info, result in zip(module.outputs, outputs, strict=True)}
 
     def write(path: Path) -> None:
         # np.savez takes names as keywords, which fails for an output called "file".

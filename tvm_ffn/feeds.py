@@ -70,9 +70,10 @@ def _checked_array(info: TensorInfo, array: np.ndarray) -> np.ndarray:
         isinstance(want, str) or have == want for have, want in zip(array.shape, info.shape, strict=True)
     )
     if not fits:
-        raise DataError(
-            f"the input {info.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, info.shape))})"
-        )
+        only_batch = array.ndim > 0 and array.shape[1:] == info.shape[1:]
+        advice = f": run batches of {info.shape[0]}, or export the model with a symbolic batch" if only_batch else ""
+        wanted = ", ".join(map(str, info.shape))
+        raise DataError(f"the input {info.name!r} has shape {array.shape}, the model takes ({wanted}){advice}")
     return array
 
 

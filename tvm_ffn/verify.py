@@ -69,6 +69,26 @@ def single_samples(batches: Any, inputs: Sequence[TensorInfo]) -> Iterator[Sampl
             yield {name: array[start : start + size] for name, array in batch.items()}
 
 
+def run_samples(module: Module, arrays: Mapping[str, np.ndarray], where: str) -> list[np.ndarray]:
+    """The outputs for any number of samples: a module of a fixed batch runs batch by batch, and outputs are joined.
+
+    ``where`` the arrays come from is for errors.
+    """
+    from tvm_ffn.samples import check_batch, count, unit_of
+
+    lengths = {len(array) for array in arrays.values() if array.ndim}
+    if module.manifest.symbolic_batch or lengths == {info.shape[0] for info in module.inputs if info.shape}:
+        return module.run(arrays)
+    batch, size = check_batch(arrays, module.inputs, where), unit_of(module.inputs)
+    whole = [info.name for info in module.outputs if info.shape[:1] != (size,)]
+    if whole:
+        raise DataError(f"{where}: the output {whole[0]!r} has no batch dimension: run one batch of {size} at a time")
+    if not count(batch):
+        raise DataError(f"{where}: the arrays hold no samples")
+    results = [module.run(sample) for sample in single_samples([batch], module.inputs)]
+    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+
+
 def read_labels(path: Path, data: Path, count: int) -> np.ndarray:
     """Read class numbers from a CSV file with a header that holds the column ``label``.
 

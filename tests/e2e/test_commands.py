@@ -121,6 +121,19 @@ def test_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert results.files == ["y", "z"]
 
 
+def test_run_of_a_fixed_batch(stage: Callable[..., Path], folder: Path) -> None:
+    load(stage(symbolic=False), temporary=True).save(folder / "fixed")
+    for count in (20, 1):
+        with np.load(folder / "data.npz") as data:
+            np.savez(folder / "x.npz", x=data["x"][:count])
+        command = ["run", str(folder / "fixed"), "--input", str(folder / "x.npz"), "-o", str(folder / "y.npz")]
+        assert cli.main(command) == 0
+        with np.load(folder / "x.npz") as data, np.load(folder / "y.npz") as results:
+            np.testing.assert_allclose(results["y"], data["x"] @ WEIGHT, rtol=1e-5)
+    np.savez(folder / "x.npz", x=np.zeros((0, 4), np.float32))
+    assert cli.main(command) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"hello", "no .npz file"), (b"PK\x03\x04broken", "no .npz file"), (None, "No such file")]
 )
