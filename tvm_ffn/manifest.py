@@ -96,6 +96,8 @@ class Manifest:
             )
         try:
             known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+            for name in ("versions", "target", "config"):
+                known[name] = dict(known[name])
             known["features"] = tuple(str(feature) for feature in known["features"])
             known["inputs"] = tuple(TensorInfo.from_json(info) for info in known["inputs"])
             known["outputs"] = tuple(TensorInfo.from_json(info) for info in known["outputs"])

@@ -39,6 +39,8 @@ def test_keys_of_a_later_version_are_ignored() -> None:
         ({"format_version": 3}, "reads up to 2: update"),
         ({"format_version": "1"}, "not a positive integer"),
         ({"format_version": True}, "not a positive integer"),
+        ({"versions": None}, "damaged"),
+        ({"config": 3}, "damaged"),
         ({"inputs": 3}, "damaged"),
         ({"inputs": [{"name": "x"}]}, "damaged"),
         ({"inputs": [{"name": "x", "shape": [1.5], "dtype": "float32"}]}, "damaged"),
