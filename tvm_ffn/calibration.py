@@ -23,6 +23,7 @@ from tvm_ffn.samples import Batch, Inputs, check_batch, count, cut, noise, step_
 __all__ = ["Calibration", "Preprocess", "image_files", "open_calibration"]
 
 WANTED = "a folder of images, an .npz file, an array or an iterable of {name: array}"
+LARGEST = 1e12  # magnitude of an input: sums of squares of what layers make of it must stay finite in float32
 
 
 class Calibration:
@@ -48,6 +49,15 @@ class Calibration:
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches()
+
+    def is_uniform(self) -> bool:
+        """Whether there are several samples, and all are the same."""
+        sample: Batch = {}
+        for batch in self:
+            sample = sample or {name: array[:1] for name, array in batch.items()}
+            if any((array != sample[name]).any() for name, array in batch.items()):
+                return False
+        return len(self) > 1
 
     def first(self, count: int) -> Calibration:
         """The first ``count`` samples."""
@@ -147,6 +157,19 @@ def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         raise DataError(f"{path}: damaged, or no .npz file of arrays") from error
 
 
+def _checked(arrays: Mapping[str, Any], inputs: Inputs, where: str) -> Batch:
+    """The arrays of the inputs as `check_batch` wants them, no value beyond what a scale can be found for."""
+    batch = check_batch(arrays, inputs, where)
+    for name, array in batch.items():
+        largest = max(float(array.max(initial=0)), -float(array.min(initial=0)))
+        if array.dtype.kind == "f" and largest > LARGEST:
+            raise DataError(
+                f"{where}: array {name!r} holds values of magnitude {largest:.3g}, the largest allowed is {LARGEST:g}: "
+                "scale the data as the model was trained on it, and leave out what was never filled in"
+            )
+    return batch
+
+
 def _from_arrays(
     arrays: np.ndarray | Mapping[str, Any], inputs: Inputs, where: str, origin: str, limit: int | None, size: int
 ) -> Calibration:
@@ -155,7 +178,7 @@ def _from_arrays(
             names = ", ".join(info.name for info in inputs)
             raise DataError(f"{where}: one array for {len(inputs)} inputs; give an array for each of {names}")
         arrays = {inputs[0].name: arrays}
-    checked = check_batch(arrays, inputs, where)
+    checked = _checked(arrays, inputs, where)
     unit = unit_of(inputs)
     total = count(checked) if limit is None else min(count(checked), limit)
     total = total // unit * unit
@@ -177,7 +200,7 @@ def _from_iterable(source: Iterable[Any], inputs: Inputs, limit: int | None, siz
             where = f"calibration batch {position}"
             if not isinstance(item, Mapping):
                 raise DataError(f"{where} is {type(item).__name__}: give a dict {{input name: array}}")
-            checked = check_batch(item, inputs, where)
+            checked = _checked(item, inputs, where)
             taken = count(checked) if left is None else min(count(checked), left)
             if taken % unit:
                 raise DataError(f"{where}: {taken} samples are no multiple of the model's batch size {unit}")

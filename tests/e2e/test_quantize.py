@@ -114,6 +114,13 @@ def test_a_missed_budget_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert f"{solved.held_out.expected_drop:.2f} points, exceeds the budget of 1e-06" in caplog.text
 
 
+def test_samples_that_are_all_the_same_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    blank = np.zeros((12, 1, 16, 16), np.float32)
+    tvm_ffn.quantize(MODEL, config=QUICK.replace(method="sdd", rounds=0, sweeps=1), calibration=blank)
+    assert "all 12 calibration samples are the same" in caplog.text
+    assert "1 of 12 calibration samples are held out" in caplog.text
+
+
 def test_a_gate_needs_samples_to_be_judged_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compile", str(MODEL), "--calibration", str(DATA), "-o", str(tmp_path / "out"), "--limit", "5"]
     assert cli.main([*command, "--max-drop", "1"]) == 2

@@ -170,6 +170,7 @@ def nan() -> np.ndarray:
         ([{"x": vectors(2)}, {"x": vectors(2).astype(np.float64)}], VECTORS, "batch 1: array 'x' is float64"),
         (vectors(2)[:, :4], VECTORS, r"shape \(2, 4\), the model takes \(samples, 5\)"),
         (nan(), VECTORS, "'x' holds NaN"),
+        (np.float32(-1e30) * np.eye(5, dtype=np.float32), VECTORS, r"'x' holds values of magnitude 1e\+30"),
         (vectors(2), PAIR, "one array for 2 inputs"),
         ({"a": np.zeros((2, 2), np.float32), "b": np.zeros((3, 3), np.int64)}, PAIR, "differ"),
     ],
@@ -177,6 +178,14 @@ def nan() -> np.ndarray:
 def test_what_is_refused(source: Any, inputs: tuple[TensorInfo, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_calibration(source, inputs)
+
+
+def test_samples_that_are_all_the_same() -> None:
+    zeros = np.zeros((40, 5), np.float32)
+    assert open_calibration(zeros, VECTORS).is_uniform()
+    zeros[39, 4] = 1
+    assert not open_calibration(zeros, VECTORS).is_uniform()
+    assert not open_calibration(zeros[:1], VECTORS).is_uniform()
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
