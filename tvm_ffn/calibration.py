@@ -8,14 +8,13 @@ kept. Every array is checked before it is used: its name, dtype and shape, and t
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tvm_ffn.array_file import read_arrays
 from tvm_ffn.errors import DataError
 from tvm_ffn.preprocess import Preprocess, image_files
 from tvm_ffn.samples import Batch, Inputs, check_batch, count, cut, noise, step_of, unit_of
@@ -113,8 +112,9 @@ def open_calibration(
         path = Path(source)
         if path.is_dir():
             return _from_images(path, inputs, preprocess or Preprocess(), limit, batch_size)
-        arrays = _read_arrays(path)
-        return _from_arrays(arrays, inputs, str(path), f"of {path.name}", limit, batch_size)
+        if not path.exists():
+            raise DataError(f"{path}: no such calibration file or folder; give {WANTED}")
+        return _from_arrays(read_arrays(path), inputs, str(path), f"of {path.name}", limit, batch_size)
     if isinstance(source, (np.ndarray, Mapping)):
         return _from_arrays(source, inputs, "calibration", "in memory", limit, batch_size)
     if isinstance(source, Iterable):
@@ -140,21 +140,6 @@ def _from_images(folder: Path, inputs: Inputs, preprocess: Preprocess, limit: in
 
     complete.load(files[0])
     return Calibration(batches, len(files), f"{len(files)} images of {folder.name}", preprocess=complete)
-
-
-def _read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    if not path.exists():
-        raise DataError(f"{path}: no such calibration file or folder; give {WANTED}")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged, or no .npz file of arrays") from error
 
 
 def _checked(arrays: Mapping[str, Any], inputs: Inputs, where: str) -> Batch:

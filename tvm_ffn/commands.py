@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import zipfile
-import zlib
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from tvm_ffn.json_file import read_object
 from tvm_ffn.version import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tvm_ffn.calibration import Calibration, Preprocess
     from tvm_ffn.config import FFNConfig
     from tvm_ffn.report import Report
@@ -146,6 +143,7 @@ def command_run(options: Namespace) -> None:
     """Run a module on one file of arrays, batch by batch if its batch is fixed, and write one file of outputs."""
     import numpy as np
 
+    from tvm_ffn.array_file import read_arrays
     from tvm_ffn.atomic import check_writable, write_file
     from tvm_ffn.runtime import load
     from tvm_ffn.verify import run_samples
@@ -153,7 +151,10 @@ def command_run(options: Namespace) -> None:
     output = Path(options.output).absolute()
     check_writable(output)
     module = load(options.artefact)
-    outputs = run_samples(module, _read_arrays(options.input), options.input)
+    arrays = read_arrays(options.input)
+    if not isinstance(arrays, dict):
+        raise DataError(f"{options.input} is one array without a name: give an .npz file, an array for each input")
+    outputs = run_samples(module, arrays, options.input)
     results = {info.name: result for info, result in zip(module.outputs, outputs, strict=True)}
 
     def write(path: Path) -> None:
@@ -293,18 +294,6 @@ def _preprocess(options: Namespace) -> Preprocess | None:
     named = {"size": options.image_size, "mean": options.mean, "std": options.std, "layout": options.layout}
     given |= {key: value for key, value in named.items() if value is not None}
     return Preprocess.from_json(given) if given else None
-
-
-def _read_arrays(path: str) -> dict[str, np.ndarray]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged or no .npz file of arrays") from error
 
 
 def _megabytes(folder: Path) -> str:

@@ -192,6 +192,9 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("not arrays")
     with pytest.raises(DataError, match=r"text\.npz: damaged"):
         open_calibration(tmp_path / "text.npz", VECTORS)
+    np.savez(tmp_path / "objects.npz", x=np.array([vectors(1), None], object))
+    with pytest.raises(DataError, match=r"objects\.npz: arrays of objects are not accepted"):
+        open_calibration(tmp_path / "objects.npz", VECTORS)
     np.savez(tmp_path / "nan.npz", x=nan())
     with pytest.raises(DataError, match=r"nan\.npz: array 'x'"):
         open_calibration(tmp_path / "nan.npz", VECTORS)

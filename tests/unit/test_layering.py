@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "tvm_ffn"
 LAYERS = (
     ("errors", "progress", "suggest", "host", "version"),
     ("atomic", "text_table"),
-    ("json_file", "packing"),
+    ("json_file", "array_file", "packing"),
     ("config", "target_names", "manifest", "report", "comparison"),
     ("targets", "feeds", "parallel", "cache", "plan", "diagnosis"),
     ("runtime", "artifact"),
