@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tvm_ffn.comparison import Comparison, Verification, damage, divergence
 from tvm_ffn.errors import AccuracyError, DataError
 from tvm_ffn.manifest import TensorInfo
-from tvm_ffn.verify import read_labels, single_samples
+from tvm_ffn.verify import read_labels, run_samples, single_samples
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -84,6 +86,21 @@ def test_samples_of_the_batch_size() -> None:
     assert len(list(single_samples([batch], [TensorInfo("x", (3, 2), "int64")]))) == 2
     with pytest.raises(DataError, match="no multiple"):
         list(single_samples([batch], [TensorInfo("x", (4, 2), "int64")]))
+
+
+def test_samples_run_in_the_fixed_batch_size() -> None:
+    def module(output: tuple[int, ...]) -> Any:
+        infos = {"inputs": (TensorInfo("x", (2, 3), "float32"),), "outputs": (TensorInfo("y", output, "float32"),)}
+        return SimpleNamespace(manifest=SimpleNamespace(symbolic_batch=False), run=lambda a: [a["x"] + 1], **infos)
+
+    x = np.arange(18, dtype=np.float32).reshape(6, 3)
+    np.testing.assert_array_equal(run_samples(module((2, 3)), {"x": x}, "x.npz")[0], x + 1)
+    with pytest.raises(DataError, match="no multiple"):
+        run_samples(module((2, 3)), {"x": x[:3]}, "x.npz")
+    with pytest.raises(DataError, match=r"x\.npz: .*no samples"):
+        run_samples(module((2, 3)), {"x": x[:0]}, "x.npz")
+    with pytest.raises(DataError, match=r"'y' has no batch dimension: run one batch of 2"):
+        run_samples(module((3,)), {"x": x}, "x.npz")
 
 
 def test_labels_in_order(tmp_path: Path) -> None:
