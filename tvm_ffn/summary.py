@@ -45,11 +45,8 @@ def summarize(
             )
         elif unit.reason:
             rows.append(_float_row(unit, batch))
-    held_out = (
-        None
-        if (held := quantized.held_out) is None
-        else dataclasses.asdict(held) | {"expected_drop": held.expected_drop}
-    )
+    held = quantized.held_out
+    held_out = None if held is None else {**dataclasses.asdict(held), "expected_drop": held.expected_drop}
     budget = dict(quantized.plan.budget)
     return Report(tuple(rows), model, target, warnings, held_out, budget, dict(operators))
 

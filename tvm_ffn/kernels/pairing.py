@@ -1,8 +1,8 @@
 """Which inputs of a ternary block are taken together, so that rows share the sums of two.
 
 A pair (i, j) costs one add for x_i + x_j if at least two rows want it and one for x_i - x_j likewise; each such row
-then saves one add. Where planes of digits share what is loaded, each plane has sums of its own. Pairs are matched greedily by what they save, within a window of neighbouring inputs; of equal ones
-the nearer, then the left one first.
+then saves one add. Planes of digits that share what is loaded have sums of their own. Pairs are matched greedily by
+what they save, within a window of neighbouring inputs; of equal ones the nearer, then the left one first.
 """
 
 from __future__ import annotations

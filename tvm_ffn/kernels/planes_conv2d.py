@@ -3,9 +3,9 @@
     total[m, p] = sum_d 2^(planes - 1 - d) (plane_d x)[m, p]
 
 One stage: no middle, no second ternary product, one scale an output. Runs of neighbouring planes are joined in
-registers, modulo 2^16, within segments of the inputs whose joint sums are sure to fit int16; the rest is joined in int32
-where the sums are read. Either each plane has its own segments, and as many planes are joined as fit them; or a few
-planes are joined in any case, their inputs loaded once, in segments as short as that takes. Runs that need as many
+registers, modulo 2^16, within segments of the inputs whose joint sums are sure to fit int16; the rest is joined in
+int32 where the sums are read. Either each plane has its own segments, and as many planes are joined as fit them; or a
+few planes are joined in any case, their inputs loaded once, in segments as short as that takes. Runs that need as many
 segments are one product. An int8 convolution with the weights ``sum_d 2^(planes-1-d) plane_d`` gives the same numbers.
 """
 
@@ -31,7 +31,6 @@ from tvm_ffn.kernels.straight_line import VectorISA
 from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
-
 
 # Additions that take as long as loading a vector, half of those across two lines, and as reading, writing and joining a
 # vector of sums: between what was measured of 56x56 and 7x7 pixels on a Zen 3.
@@ -190,7 +189,7 @@ def planes_conv2d(
     style: CodeStyle,
     threads: int,
 ) -> PlanesConv2d:
-    """The convolution with its tile, in parts for ``threads``; a sparse digit's code is twice that of an entry of a dense
-    factor."""
+    """The convolution with its tile, in parts for ``threads``; the code of a sparse digit is twice that of an entry of
+    a dense factor."""
     whole = PlanesConv2d(geometry, epilogue, isa, style, tile_for(geometry, isa, style), digits, limit)
     return whole.in_parts(threads, len(digits) * digits.shape[2])

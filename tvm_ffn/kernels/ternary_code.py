@@ -46,6 +46,7 @@ class CodeStyle:
     length: int = 100
     load_planes: int = 1
 
+
 @dataclass(frozen=True, eq=False)
 class _Rectangle:
     """Rows of a block by a run of ``inputs``; the sums start ``target`` bytes into the output."""
