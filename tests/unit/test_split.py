@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from tvm_ffn.kernels.code_conv2d import code_conv2d
+from tvm_ffn.kernels.code_tile import SUMS_BYTES
+from tvm_ffn.kernels.epilogue import Epilogue
+from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.split import BUSY, output_parts
+from tvm_ffn.kernels.straight_line import AVX2
+from tvm_ffn.kernels.ternary_code import CodeStyle
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,27 @@ from tvm_ffn.kernels.split import BUSY, output_parts
 )
 def test_known(tiles: int, threads: int, rows: tuple[int, ...], parts: int) -> None:
     assert output_parts(tiles, threads, *rows) == parts
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "least", "parts"),
+    [(1, (64,), 3, 4), (2, (64,), 3, 4), (4, (64,), 2, 4), (1, (64, 96), 5, 8), (1, (7,), 3, 1), (1, (13,), 9, 13)],
+)
+def test_least(threads: int, rows: tuple[int, ...], least: int, parts: int) -> None:
+    assert output_parts(1, threads, *rows, least=least) == parts
+
+
+@pytest.mark.parametrize(("size", "batch", "cut"), [(7, 1, True), (7, 8, False), (28, 1, False)])
+def test_the_sums_of_a_single_tile_stay_in_the_caches(size: int, batch: int, cut: bool) -> None:
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(-1, 2, (1, 512, 1152), np.int8), rng.integers(-1, 2, (1, 512, 512), np.int8)
+    geometry = ConvGeometry(batch, 128, size, size, (3, 3), (1, 1), (1, 1, 1, 1))
+    operator = code_conv2d(geometry, y, x, (127, 511), Epilogue(), AVX2, CodeStyle(), threads=1)
+    whole = replace(operator, split=1)
+    assert whole.sum_bytes == 2 * operator.tile * 512 * max(whole.code_y.segments, whole.code_x.segments)
+    assert whole.sum_bytes > SUMS_BYTES[AVX2.vector_bytes]
+    assert (operator.split > 1) == cut
+    assert not cut or operator.sum_bytes <= SUMS_BYTES[AVX2.vector_bytes]
 
 
 def test_keeps_threads_busy_where_divisors_allow() -> None:
