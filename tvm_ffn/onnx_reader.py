@@ -47,7 +47,8 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
         path = Path(model)
         proto, name = _parse(path), path.stem
     if not proto.graph.node:
-        raise ModelError(f"{name}: not an ONNX model, or a model without nodes")
+        where = name if isinstance(model, onnx.ModelProto) else model
+        raise ModelError(f"{where}: not an ONNX model, or a model without nodes")
     absent = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
     if absent:
         raise ModelError(
