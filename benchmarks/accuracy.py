@@ -30,8 +30,8 @@ import numpy as np
 from benchmarks.models import SHARED, load_onnx
 from benchmarks.peer_runtimes import quantized
 from tvm_ffn import targets
-from tvm_ffn.calibration import Calibration, Preprocess, image_files, open_calibration
 from tvm_ffn.cache import VARIABLE
+from tvm_ffn.calibration import Calibration, Preprocess, image_files, open_calibration
 from tvm_ffn.compiler import finish
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.forms import with_forms
