@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Calibration:
     def __iter__(self) -> Iterator[Batch]:
         return self._batches()
 
+    @cached_property
     def is_uniform(self) -> bool:
         """Whether there are several samples, and all are the same."""
         sample: Batch = {}

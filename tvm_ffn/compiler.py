@@ -163,7 +163,7 @@ def _warnings(c: Compilation) -> tuple[str, ...]:
     allowed, held_out = c.config.budget.get("max_drop"), c.quantized.held_out
     doubt = _doubt(0 if held_out is None else held_out.samples, len(c.data))
     missed = "" if allowed is None or held_out is None else overdrawn(held_out.expected_drop, allowed)
-    alike = f"all {len(c.data)} calibration samples are the same: give different ones" if c.data.is_uniform() else ""
+    alike = f"all {len(c.data)} calibration samples are the same: give different ones" if c.data.is_uniform else ""
     return tuple(text for text in (alike, doubt, missed) if text)
 
 

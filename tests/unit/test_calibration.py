@@ -182,10 +182,10 @@ def test_what_is_refused(source: Any, inputs: tuple[TensorInfo, ...], message: s
 
 def test_samples_that_are_all_the_same() -> None:
     zeros = np.zeros((40, 5), np.float32)
-    assert open_calibration(zeros, VECTORS).is_uniform()
+    assert open_calibration(zeros, VECTORS).is_uniform
     zeros[39, 4] = 1
-    assert not open_calibration(zeros, VECTORS).is_uniform()
-    assert not open_calibration(zeros[:1], VECTORS).is_uniform()
+    assert not open_calibration(zeros, VECTORS).is_uniform
+    assert not open_calibration(zeros[:1], VECTORS).is_uniform
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

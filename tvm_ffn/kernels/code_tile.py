@@ -64,7 +64,8 @@ class CodeTiledConv2d(TiledConv2d):
         whose sums stay in the caches; of several tiles each part would read all inputs anew."""
         tiles = self.geometry.batch * self.geometry.blocks(self.tile)
         least = -(-self.sum_bytes // SUMS_BYTES[self.isa.vector_bytes]) if tiles == 1 else 1
-        return replace(self, split=output_parts(tiles, threads, *rows, least=least))
+        split = output_parts(tiles, threads, *rows, least=least)
+        return self if split == self.split else replace(self, split=split)
 
     @property
     def pixel_block(self) -> int:

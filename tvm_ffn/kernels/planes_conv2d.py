@@ -28,7 +28,7 @@ from tvm_ffn.kernels.digit_lists import integer_weights
 from tvm_ffn.kernels.epilogue import CONSTANT_BYTES, Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.straight_line import VectorISA
-from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, segment_total
+from tvm_ffn.kernels.ternary_code import INT16_BYTES, CodeStyle, TernaryCode, expected_reads, segment_total
 from tvm_ffn.kernels.tiled_conv2d import Sums, Tile
 from tvm_ffn.kernels.work import Cost
 
@@ -50,11 +50,9 @@ class _Runs:
         from the planes' densities."""
         cost, blocks = 0.0, -(-whole.shape[1] // rows)
         for run, bounds in self.runs.items():
-            unused = (1 - (whole[run.start : run.stop] != 0).mean((1, 2))) ** rows
-            loads, doubled = (1 - unused).sum(), 0.0
-            if self.shares_loads:
-                loads, doubled = 1 - unused.prod(), (1 - unused.cumprod()[:-1]).sum()
-            cost += blocks * whole.shape[2] * (_LOAD * loads + doubled) + _SUM * whole.shape[1] * (len(bounds) - 1)
+            density = (whole[run.start : run.stop] != 0).mean((1, 2))
+            loads, doublings = expected_reads(density, rows, shared=self.shares_loads)
+            cost += blocks * whole.shape[2] * (_LOAD * loads + doublings) + _SUM * whole.shape[1] * (len(bounds) - 1)
         return cost
 
 

@@ -228,7 +228,7 @@ class _Emitter:
 
     def add_from_memory(self, text: int, place: int) -> None:
         """An input that a lone row uses."""
-        ((line,)) = self.texts[False, False][text][1]
+        (line,) = self.texts[False, False][text][1]
         self.lines.append(line.replace(self.inputs[0], f"{place}(%rdi)", 1))
         self.loads += 1
         self.adds += 1

@@ -133,10 +133,8 @@ class TernaryCode:
         of all: 1024->256@14 .57 of the time)."""
         inputs, rows = end - start, self.rows_a_block
         density = np.count_nonzero(self.digits[:, :, start:end], axis=(1, 2)) / (self.digits.shape[1] * inputs)
-        unused = (1 - density) ** rows
-        loads, users = inputs * (1 - unused).sum(), inputs * rows * density.sum()
-        if self.doubles_inputs:
-            loads, users = inputs * (1 - unused.prod()), users + inputs * (1 - unused.cumprod()[:-1]).sum()
+        loads, doublings = (inputs * count for count in expected_reads(density, rows, shared=self.doubles_inputs))
+        users = inputs * rows * density.sum() + doublings
         runs = max(1, round((loads + 0.9 * users) / (self.style.length * self.isa.rows)))
         runs = max(runs, round(inputs * self.isa.vector_bytes / RUN_BYTES))
         if not self._shares_lines and inputs * self.row_bytes > L1_BYTES:
@@ -228,6 +226,15 @@ class TernaryCode:
 
         shape = (self.segments, self.rows, tile)
         return b.call_assembly(name, shape, "int16", self.llvm(), reads=reads, calls=calls)
+
+
+def expected_reads(density: np.ndarray, rows: int, *, shared: bool) -> tuple[float, float]:
+    """Loads and doublings of an input for ``rows``, whose planes (P,), the highest first, use it as often as their
+    ``density`` says: ``shared`` loads and the input doubled, or a load for each plane and no doubling."""
+    unused = (1 - density) ** rows
+    if shared:
+        return float(1 - unused.prod()), float((1 - unused.cumprod()[:-1]).sum())
+    return float((1 - unused).sum()), 0.0
 
 
 def plane_offsets(geometry: ConvGeometry, pixels: int, span: int) -> np.ndarray:
