@@ -36,12 +36,12 @@ class KernelPlan:
     that a piece of code runs over, about (1x1 kernels with AVX2: half of them); ``code_rows`` outputs of a piece, at
     most (0: as many as the registers hold); ``pair_window``, inputs within which pairs are matched; ``code_length``,
     instructions of a piece for each row that the registers hold; ``load_planes`` of digits share what is loaded, at
-    most. Int8: ``dot_rows`` outputs whose sums are in
-    registers, at most (0: as many as there is room for beside two vectors of pixels), ``dot_groups`` of such pixels in
-    a tile, to twice as many and one if these waste less, ``dot_chunk`` inputs copied at a time, ``winograd``: whether
-    3x3 kernels are computed by F(2x2, 3x3) instead where they can be; dense:
-    ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of outputs
-    that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
+    most; ``sums_kb``, KB of sums in a part of the outputs where one tile is the whole image, at most (0: no parts).
+    Int8: ``dot_rows`` outputs whose sums are in registers, at most (0: as many as there is room for beside two vectors
+    of pixels), ``dot_groups`` of such pixels in a tile, to twice as many and one if these waste less, ``dot_chunk``
+    inputs copied at a time, ``winograd``: whether 3x3 kernels are computed by F(2x2, 3x3) instead where they can be;
+    dense: ``dense_vectors`` of outputs in registers, at most. Factors of a dense layer on few rows: ``lut_vectors`` of
+    outputs that share a table of sums, ``lut_ahead`` KB of their codes prefetched.
     """
 
     isa: str = ""
@@ -60,6 +60,7 @@ class KernelPlan:
     pair_window: int = 256
     code_length: int = 100
     load_planes: int = 1
+    sums_kb: int = 0
     dot_rows: int = 0
     dot_groups: int = 8
     dot_chunk: int = 512
@@ -106,8 +107,9 @@ def plan_for(architecture: str, vector_bytes: int, features: Collection[str] = (
         return KernelPlan(isa, dot, lut, lanes, threads, pixel_block=64, chunk=8, digit_vectors=9, lut_vectors=8)
     chunk = 12 if vector_bytes == 32 else 16  # measured: up to 7 % between them; the rows' sums pass through L1 too
     vectors = 16 if architecture == "aarch64" else 13 if vector_bytes == 32 else 8  # 13: .84 to 1.07, .95 of 8's time
-    planes = 3 if isa else 1  # few rows share what is loaded: .7 to 1 of the time of 1
-    return KernelPlan(isa, dot, lut, lanes, threads, chunk=chunk, digit_vectors=vectors, load_planes=planes)
+    plan = KernelPlan(isa, dot, lut, lanes, threads, chunk=chunk, digit_vectors=vectors)
+    # Few rows share what is loaded, .7 to 1 of the time of 1; L2 is small, .71 to .95 of that of 0 at 14x14 and 7x7.
+    return replace(plan, load_planes=3, sums_kb=192) if isa else plan
 
 
 def default_plan(target: tvm.target.Target) -> KernelPlan:

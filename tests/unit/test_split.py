@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tvm_ffn.kernels.code_conv2d import code_conv2d
-from tvm_ffn.kernels.code_tile import SUMS_BYTES
 from tvm_ffn.kernels.epilogue import Epilogue
 from tvm_ffn.kernels.geometry import ConvGeometry
 from tvm_ffn.kernels.split import BUSY, output_parts
@@ -43,17 +42,21 @@ def test_least(threads: int, rows: tuple[int, ...], least: int, parts: int) -> N
     assert output_parts(1, threads, *rows, least=least) == parts
 
 
-@pytest.mark.parametrize(("size", "batch", "cut"), [(7, 1, True), (7, 8, False), (28, 1, False)])
-def test_the_sums_of_a_single_tile_stay_in_the_caches(size: int, batch: int, cut: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "batch", "sums_kb", "cut"),
+    [(7, 1, 192, True), (7, 1, 24, True), (7, 1, 0, False), (7, 8, 192, False), (28, 1, 192, False)],
+)
+def test_the_sums_of_a_single_tile_stay_in_the_caches(size: int, batch: int, sums_kb: int, cut: bool) -> None:
     rng = np.random.default_rng(0)
     y, x = rng.integers(-1, 2, (1, 512, 1152), np.int8), rng.integers(-1, 2, (1, 512, 512), np.int8)
     geometry = ConvGeometry(batch, 128, size, size, (3, 3), (1, 1), (1, 1, 1, 1))
-    operator = code_conv2d(geometry, y, x, (127, 511), Epilogue(), AVX2, CodeStyle(), threads=1)
+    style = CodeStyle(sums_kb=sums_kb)
+    operator = code_conv2d(geometry, y, x, (127, 511), Epilogue(), AVX2, style, threads=1)
     whole = replace(operator, split=1)
     assert whole.sum_bytes == 2 * operator.tile * 512 * max(whole.code_y.segments, whole.code_x.segments)
-    assert whole.sum_bytes > SUMS_BYTES[AVX2.vector_bytes]
+    assert whole.sum_bytes > sums_kb << 10
     assert (operator.split > 1) == cut
-    assert not cut or operator.sum_bytes <= SUMS_BYTES[AVX2.vector_bytes]
+    assert not cut or operator.sum_bytes <= sums_kb << 10
 
 
 def test_keeps_threads_busy_where_divisors_allow() -> None:

@@ -29,11 +29,6 @@ def tile_for(geometry: ConvGeometry, isa: VectorISA, style: CodeStyle) -> int:
     return -(-vectors // tiles) * isa.lanes
 
 
-# Of one part, in L2, which has 512 KB or more beside AVX2 and 1 MB beside AVX-512. Measured on a Zen 3, weights from
-# memory: .71 to .95 of the time of all outputs at once for 14x14 and 7x7 pixels.
-SUMS_BYTES = {32: 192 << 10, 64: 768 << 10}
-
-
 def block_diagonal(matrices: np.ndarray) -> np.ndarray:
     """(groups, ..., m, n) to (..., groups * m, groups * n): each group's outputs read its own inputs only."""
     groups, *outer, m, n = matrices.shape
@@ -63,7 +58,8 @@ class CodeTiledConv2d(TiledConv2d):
         """Cut into parts of each stage's ``rows`` that keep ``threads`` busy and, where one tile is the whole image,
         whose sums stay in the caches; of several tiles each part would read all inputs anew."""
         tiles = self.geometry.batch * self.geometry.blocks(self.tile)
-        least = -(-self.sum_bytes // SUMS_BYTES[self.isa.vector_bytes]) if tiles == 1 else 1
+        kept = self.style.sums_kb << 10
+        least = -(-self.sum_bytes // kept) if kept and tiles == 1 else 1
         split = output_parts(tiles, threads, *rows, least=least)
         return self if split == self.split else replace(self, split=split)
 

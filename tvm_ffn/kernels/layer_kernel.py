@@ -174,4 +174,4 @@ def _style(plan: KernelPlan, geometry: ConvGeometry) -> CodeStyle:
     that more of the sums fit L2: .8 to 1.0 of the time on a Zen 3, 1.07 with 3x3 kernels of 64 inputs."""
     half = geometry.taps == 1 and plan.isa == "avx2"
     vectors = plan.code_vectors // 2 if half else plan.code_vectors
-    return CodeStyle(vectors, plan.code_rows, plan.pair_window, plan.code_length, plan.load_planes)
+    return CodeStyle(vectors, plan.code_rows, plan.pair_window, plan.code_length, plan.load_planes, plan.sums_kb)

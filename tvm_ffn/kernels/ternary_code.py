@@ -38,13 +38,15 @@ class CodeStyle:
     for the sums to stay in the caches), has at most ``rows`` outputs (0: as many as the registers hold) and about
     ``length`` instructions for each row that the registers hold (long enough to pay for reading and writing the sums,
     short enough for instruction caches); inputs are paired within a ``window``; so many planes of digits share what is
-    loaded, at most (``load_planes``, 1: every plane loads its own inputs)."""
+    loaded, at most (``load_planes``, 1: every plane loads its own inputs). Outputs of a tile that is the whole image
+    are cut into parts of at most ``sums_kb`` of sums (0: they are not)."""
 
     vectors: int = 24
     rows: int = 0
     window: int = 256
     length: int = 100
     load_planes: int = 1
+    sums_kb: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,8 @@ def space_of(task: Task, plan: KernelPlan) -> Space:
         choices["code_rows"] = _ROWS_OF_CODE[plan.isa]
         choices["pair_window"] = (32, 96, 256)
         choices["code_length"] = (25, 50, 100, 200)
+        if task.geometry is not None and task.geometry.pixels <= max(choices["code_vectors"]) * plan.lanes:
+            choices["sums_kb"] = (0, 96, 192, 384, 768)
         if task.form == PLANES:
             choices["load_planes"] = (1, 2, 3, 6)
     if task.form == PLANES and not task.shape.few_rows:
