@@ -7,7 +7,7 @@ final solver's digits differ a little from the probe's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -52,6 +52,17 @@ def solve_within(
         share /= 1.05 * excess
     assert best is not None  # the first plan differs from none
     return best
+
+
+def first_within(budget: Mapping[str, float], solutions: Iterable[QuantizedNetwork]) -> QuantizedNetwork:
+    """The first of the ``solutions``, which are not found before they are looked at, within the budget, or the nearest
+    to it."""
+    tried = []
+    for solved in solutions:
+        if _excess(solved, budget) <= TOLERANCE:
+            return solved
+        tried.append(solved)
+    return min(tried, key=lambda solved: _excess(solved, budget))
 
 
 def _excess(solved: QuantizedNetwork, budget: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 A list of digits pays where every digit works on many positions at a time. A dense layer on few rows has no such kernel:
 it takes factors of any form, in two bits an entry and without multiplies, and int8 where solving for them takes too
-long.
+long or the network loses more with them than it may.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tvm_ffn.kernels.layer_kernel import FEW_ROWS
 from tvm_ffn.unit_rows import positions
 
 LARGEST = 1 << 21  # weights of a layer that is solved in some seconds
-DENSE_RANK_RATIO = 1.0  # four tenths of int8's bytes where outputs and inputs are about as many
+DENSE = LayerConfig(rank_ratio=1.0, precision="ternary", method="response")
+"""Four tenths of int8's bytes where outputs and inputs are about as many. The object itself marks what nobody chose."""
 
 
 def has_few_rows(unit: Unit) -> bool:
@@ -38,6 +39,11 @@ def with_forms(
             found[unit.name] = replace(own, precision="int8")
         chosen = config.method or given.method or given.planes or own.penalty is not None
         if has_few_rows(unit) and own.method == "planes" and not chosen:
-            ranked = LayerConfig(rank_ratio=DENSE_RANK_RATIO, precision="ternary", method="response")
-            found[unit.name] = ranked if unit.weight.size <= LARGEST else replace(own, precision="int8")
+            found[unit.name] = DENSE if unit.weight.size <= LARGEST else replace(own, precision="int8")
     return found
+
+
+def without_factors(settings: Mapping[str, LayerConfig | None], config: FFNConfig) -> dict[str, LayerConfig | None]:
+    """The ``settings`` of `with_forms` with int8 for the layers that it gave factors."""
+    exact = LayerConfig(precision="int8", method="planes", planes=config.planes)
+    return {name: exact if own is DENSE else own for name, own in settings.items()}

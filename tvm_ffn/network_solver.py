@@ -233,7 +233,7 @@ def reason_for_int8(unit: Unit, settings: LayerConfig, network: Network) -> str:
     if settings.precision == "ternary":
         return ""
     if has_few_rows(unit) and settings.method == "planes" and unit is not network.linear[-1]:
-        return "few rows: digits would work on too few positions at a time"
+        return "few rows: digits would work on too few positions at a time, factors take too long or lose too much"
     place = {network.linear[0]: "first layer", network.linear[-1]: "last layer"}.get(unit)
     if place:
         return f"{place}: the answer is most sensitive to it"

@@ -14,13 +14,13 @@ import tvm
 from tvm import relax
 
 from tvm_ffn import sensitivity
-from tvm_ffn.budget import solve_within
+from tvm_ffn.budget import first_within, solve_within
 from tvm_ffn.cache import Cache
 from tvm_ffn.calibration import Calibration, open_calibration
 from tvm_ffn.comparison import is_classes
 from tvm_ffn.config import FFNConfig, LayerConfig
 from tvm_ffn.fingerprint import solution_key
-from tvm_ffn.forms import with_forms
+from tvm_ffn.forms import with_forms, without_factors
 from tvm_ffn.graph import Network, Unit, shape_of
 from tvm_ffn.importer import ImportedModel, load_model
 from tvm_ffn.interpreter import Interpreter
@@ -32,7 +32,7 @@ from tvm_ffn.passes.code_choice import choose_code
 from tvm_ffn.passes.integer_graph import IntegerGraph, ToIntegerGraph
 from tvm_ffn.passes.strip_quantization import StripQuantization
 from tvm_ffn.passes.verify_multiply_free import VerifyMultiplyFree
-from tvm_ffn.plan import Plan, PlannedLayer
+from tvm_ffn.plan import Plan
 from tvm_ffn.planner import make_plan
 from tvm_ffn.progress import progress
 from tvm_ffn.schedules.rules import apply_schedules
@@ -138,16 +138,17 @@ def factorize(c: Compilation) -> None:
     def solve(plan: Plan) -> QuantizedNetwork:
         return solve_network(c.network, c.observation, c.data, c.config, plan, batched=batched)
 
-    budget = c.config.budget
-    if c.measured:
-        c.quantized = solve_within(
-            budget,
-            lambda share, repaired: make_plan(c.settings, c.measured, budget, share, repaired=repaired),
-            solve,
-            classes=is_classes(shape_of(c.network.outputs[0])),
-        )
-    else:
-        c.quantized = solve(Plan({name: PlannedLayer(settings) for name, settings in c.settings.items()}))
+    budget, classes = c.config.budget, is_classes(shape_of(c.network.outputs[0]))
+
+    def solved(settings: Mapping[str, LayerConfig | None]) -> QuantizedNetwork:
+        def make(share: float, repaired: bool) -> Plan:
+            return make_plan(settings, c.measured, budget, share, repaired=repaired)
+
+        return solve_within(budget, make, solve, classes=classes)
+
+    plain = without_factors(c.settings, c.config)
+    forms = [c.settings, plain] if "max_drop" in budget and plain != c.settings else [c.settings]
+    c.quantized = first_within(budget, map(solved, forms))
     if c.key:
         c.cache.store(c.key, to_arrays(c.quantized))
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+import tvm_ffn
 from tests.small_net import Net
 from tvm_ffn import forms, targets
 from tvm_ffn.config import FFNConfig, LayerConfig
@@ -46,3 +50,25 @@ def test_what_was_chosen_stays() -> None:
     assert forms_of(matched(config))[1] == ("ternary", "planes")
     assert forms_of(matched(FFNConfig(penalty=0.02)))[1] == ("ternary", "planes")
     assert forms_of(matched(FFNConfig(method="sdd")))[1] == ("ternary", "sdd")
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors", "most"),
+    [
+        ({}, [False, False], 0.05),
+        ({"budget": {"max_drop": 1000.0}}, [True, True], 1.0),
+        ({"method": "response"}, [False, True], 1.0),  # the first layer is int8, as that method's default
+    ],
+    ids=str,
+)
+def test_factors_that_lose_too_much_become_int8(settings: dict[str, Any], factors: list[bool], most: float) -> None:
+    """Random weights have no structure that factors could find; a method that was asked for stays."""
+    net = Net(1, 64)
+    model = net.model(net.dense(net("Relu", net.dense(net("Relu", net.dense("x", 64, 64)), 64, 32)), 32, 10))
+    known, fresh = np.random.default_rng(1).standard_normal((2, 40, 64)).astype(np.float32)
+    solved = tvm_ffn.quantize(model, config=FFNConfig(**settings), calibration=known)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    want = np.concatenate([session.run(None, {"x": row[None]})[0] for row in fresh])
+    got = np.concatenate([solved.run({"x": row[None]})[0] for row in fresh])
+    assert np.linalg.norm(got - want) < most * np.linalg.norm(want)
+    assert [row.rank is not None for row in solved.report.layers[:2]] == factors

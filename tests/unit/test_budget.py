@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tvm_ffn.budget import MOST_SOLVES, overdrawn, solve_within
+from tvm_ffn.budget import MOST_SOLVES, first_within, overdrawn, solve_within
 from tvm_ffn.comparison import DAMAGE_A_POINT, ERROR_A_POINT, Verification
 from tvm_ffn.planner import EXPECTED_A_POINT
 
@@ -67,6 +67,19 @@ def test_of_several_over_the_budget_the_nearest_is_kept() -> None:
     network.solve = lambda plan: SimpleNamespace(plan=plan, held_out=verification(left.pop(0)), layers={})  # type: ignore[method-assign]
     solved = solve_within({"max_drop": 1.0}, network.make, network.solve, classes=True)
     assert not left and solved.held_out.expected_drop == pytest.approx(1.5)
+
+
+def test_solutions_are_looked_for_until_one_is_within() -> None:
+    losses, looked = {"far": 3.0, "near": 1.5, "within": 0.5, "unneeded": 0.1}, []
+
+    def solved(name: str) -> Any:
+        looked.append(name)
+        return SimpleNamespace(name=name, held_out=verification(losses[name] * DAMAGE_A_POINT))
+
+    assert first_within({"max_drop": 1.0}, map(solved, losses)).name == "within"
+    assert looked == ["far", "near", "within"]
+    assert first_within({"max_drop": 0.2}, map(solved, ["far", "near", "within"])).name == "within"
+    assert first_within({"max_drop": 0.2}, map(solved, ["near", "far"])).name == "near"
 
 
 def test_points_of_a_drop() -> None:
