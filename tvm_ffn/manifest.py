@@ -24,6 +24,20 @@ LIBRARY_NAME = "model.so"
 PACKED_NAME = "model.so.bz2"
 REPORT_NAME = "report.json"
 
+JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "versions": dict,
+    "target": dict,
+    "features": list,
+    "inputs": list,
+    "outputs": list,
+    "symbolic_batch": bool,
+    "config": dict,
+    "preprocess": (dict, type(None)),
+    "files": dict,
+}
+"""What each field of a manifest is in JSON."""
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -40,10 +54,10 @@ class TensorInfo:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TensorInfo:
         """Build from what :meth:`to_json` returned."""
-        shape = tuple(values["shape"])
+        shape = tuple(_typed(values, "shape", list))
         if not all(isinstance(dim, (int, str)) for dim in shape):
             raise TypeError(f"shape {shape}")
-        return cls(str(values["name"]), shape, str(values["dtype"]))
+        return cls(_typed(values, "name", str), shape, _typed(values, "dtype", str))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
@@ -95,19 +109,24 @@ class Manifest:
                 f"the artefact has format version {version}, this tvm_ffn reads up to {FORMAT_VERSION}: update tvm_ffn"
             )
         try:
-            known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
-            for name in ("versions", "target", "config"):
-                known[name] = dict(known[name])
+            known = {name: _typed(values, name, kind) for name, kind in JSON_TYPES.items()}
             known["features"] = tuple(str(feature) for feature in known["features"])
             known["inputs"] = tuple(TensorInfo.from_json(info) for info in known["inputs"])
             known["outputs"] = tuple(TensorInfo.from_json(info) for info in known["outputs"])
             known["files"] = {
-                str(name): {"sha256": str(entry["sha256"]), "bytes": int(entry["bytes"])}
+                name: {"sha256": _typed(entry, "sha256", str), "bytes": _typed(entry, "bytes", int)}
                 for name, entry in known["files"].items()
             }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError) as error:
             raise ArtifactError(f"the manifest is damaged: {type(error).__name__}: {error}") from error
         return cls(**known)
+
+
+def _typed(values: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """The value of a key, of the type that it must have."""
+    if not isinstance(values[name], kind):
+        raise TypeError(f"{name} is {json.dumps(values[name])}")
+    return values[name]
 
 
 def file_entry(path: Path) -> dict[str, Any]:
