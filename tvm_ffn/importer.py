@@ -26,6 +26,10 @@ from tvm_ffn.passes.fold_batch_norm import FoldBatchNorm
 if TYPE_CHECKING:
     import onnx
 
+INPUT_TYPES = frozenset(
+    {"FLOAT", "DOUBLE", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
+)
+
 
 @dataclass(frozen=True)
 class ImportedModel:
@@ -118,6 +122,7 @@ def _check_folded(func: relax.Function, name: str) -> None:
 def _input_info(value: onnx.ValueInfoProto, name: str) -> TensorInfo:
     import onnx
 
+    types = {number: label for label, number in onnx.TensorProto.DataType.items()}
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         raise ModelError(
@@ -132,6 +137,9 @@ def _input_info(value: onnx.ValueInfoProto, name: str) -> TensorInfo:
         )
     if dims and dims[0] == "?":
         dims[0] = "N"
+    dtype = types.get(tensor.elem_type, str(tensor.elem_type))
+    if dtype not in INPUT_TYPES:
+        raise ModelError(f"{name}: input '{value.name}' is of type {dtype}, which is not supported; give it float32")
     return TensorInfo(value.name, tuple(dims), onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -65,7 +66,10 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
     if proto.functions:
         from onnx import inliner
 
-        proto = inliner.inline_local_functions(proto)
+        try:
+            proto = inliner.inline_local_functions(proto)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{name}: malformed ONNX functions: {_first_line(error)}") from error
     if widen(proto.graph):
         log.warning("%s: 16-bit floating point becomes float32, that of inputs and outputs too", name)
     _name_nodes(proto.graph)
@@ -73,7 +77,8 @@ def read_model(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.Mo
 
 
 def check_model(proto: onnx.ModelProto, name: str, supported: Collection[str]) -> None:
-    """Raise ModelError for a malformed graph, NaN weights, no inputs or operators that are not in ``supported``."""
+    """Raise ModelError for a malformed graph, operands whose shapes contradict each other, damaged or NaN weights, no
+    inputs or operators that are not in ``supported``."""
     import onnx
 
     graph = proto.graph
@@ -83,10 +88,17 @@ def check_model(proto: onnx.ModelProto, name: str, supported: Collection[str]) -
     if not graph.output:
         raise ModelError(f"{name}: the model has no outputs")
     _check_weights(graph, name)
+    bare = _without_weights(proto)
     try:
-        onnx.checker.check_model(_without_weights(proto))
+        onnx.checker.check_model(bare)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{name}: malformed ONNX graph: {_first_line(error)}") from error
+    for value in bare.graph.output:
+        value.ClearField("type")  # what is declared of an output's shape may be wrong
+    try:
+        onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(f"{name}: malformed ONNX graph: {_inference(error)}") from error
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -111,13 +123,29 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with its weights as inputs: the checker serialises what it checks, and refuses more than 2 GB."""
-    from onnx import helper
+    """The same graph with its weights as inputs: the checker serialises what it checks, and refuses more than 2 GB.
+
+    Integers stay, which may be shapes.
+    """
+    from onnx import TensorProto, helper
 
     source = proto.graph
-    weights = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in source.initializer]
-    graph = helper.make_graph(source.node, source.name or "graph", [*real_inputs(source), *weights], source.output)
-    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+    kept = [tensor for tensor in source.initializer if tensor.data_type == TensorProto.INT64]
+    weights = [
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+        for t in source.initializer
+        if t.data_type != TensorProto.INT64
+    ]
+    inputs = [*real_inputs(source), *weights]
+    graph = helper.make_graph(source.node, source.name or "graph", inputs, source.output, kept)
+    version = max(proto.ir_version, OLDEST_IR_VERSION + 1)  # with older ones initializers are inputs too
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=version)
+
+
+def _inference(error: Exception) -> str:
+    """What shape inference says of the first node that it cannot take."""
+    found = re.search(r"\(op_type:(\w+), node name: (.*)\): (?:\[\w+\] )?(.+)", str(error))
+    return f"node '{found[2]}' ({found[1]}): {found[3].strip()}" if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
@@ -169,8 +197,16 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _check_weights(graph: onnx.GraphProto, name: str) -> None:
-    """NaN is refused everywhere, infinity where it is a weight (elsewhere it may be a mask or an open bound)."""
+    """Data of another size than declared is refused, and NaN; infinity where it is a weight (elsewhere it may be a mask
+    or an open bound)."""
+    import onnx
+
     weights = {value for node in graph.node if node.op_type in WEIGHTED_OPS for value in node.input}
+    for tensor in graph.initializer:
+        try:
+            onnx.checker.check_tensor(tensor)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{name}: initializer '{tensor.name}' is damaged: {_first_line(error)}") from error
     for label, value in _constants(graph):
         # A finite sum proves all entries finite and is the cheap test; float64 keeps it from overflowing.
         if np.isfinite(value.sum(dtype=np.float64)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -133,3 +134,53 @@ def test_output_that_mixes_the_batch() -> None:
 def test_batch_norm_with_a_negative_variance() -> None:
     norm = helper.make_node("BatchNormalization", ["t", "g", "g", "g", "v"], ["y"])
     refused(model([conv("t"), norm], w=KERNEL, g=VECTOR, v=-VECTOR), "'conv1'.*positive")
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "weight", "message"),
+    [
+        ("Conv", {"strides": [2]}, KERNEL, "strides has incorrect size"),
+        ("Conv", {"pads": [-1, 0, 0, 0]}, KERNEL, "pads must not contain negative values"),
+        ("Conv", {}, KERNEL[0], "Number of spatial dimensions"),
+        ("Conv", {}, KERNEL[:, :, :0], "kernel_shape must only contain positive values"),
+        ("Gemm", {}, np.ones((8, 5), np.float32), "Input 0 expected to have rank 2 but has rank 4"),
+        ("Concat", {"axis": 1}, np.ones((1, 3, 8), np.float32), "All inputs to Concat must have same rank"),
+        ("Reshape", {}, np.array([-1, -1]), "Target shape may not have multiple -1"),
+    ],
+)
+def test_shapes_that_contradict_each_other(
+    operator: str, attributes: dict[str, Any], weight: np.ndarray, message: str
+) -> None:
+    node = helper.make_node(operator, ["x", "w"], ["y"], "odd", **attributes)
+    refused(model([node], w=weight), rf"^net: malformed ONNX graph: node 'odd' \({operator}\): .*{message}")
+
+
+def test_declared_shapes_of_outputs_are_not_believed() -> None:
+    pool = helper.make_node("GlobalAveragePool", ["c"], ["y"])
+    proto = model([conv("c"), pool], w=KERNEL)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (7, 3)))
+    assert load_model(proto).outputs[0].shape == (1, 4, 1, 1)
+
+
+def test_initializers_of_another_size_than_declared() -> None:
+    short, negative = model([conv()], w=KERNEL), model([conv()], w=KERNEL)
+    short.graph.initializer[0].raw_data = b"1234"
+    refused(short, r"net: initializer 'w' is damaged: .*too small")
+    negative.graph.initializer[0].dims[0] = -4
+    refused(negative, r"net: initializer 'w' is damaged: Negative dimension")
+
+
+def test_functions_that_call_themselves() -> None:
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("mine", 1)]
+    node = helper.make_node("Again", ["x"], ["y"], domain="mine")
+    proto = model([node])
+    proto.opset_import.append(opsets[1])
+    proto.functions.append(helper.make_function("mine", "Again", ["x"], ["y"], [node], opsets))
+    refused(proto, "net: malformed ONNX functions: Cycle detected")
+
+
+@pytest.mark.parametrize("dtype", ["STRING", "COMPLEX64", "FLOAT8E4M3FN", "99"])
+def test_inputs_of_other_types(dtype: str) -> None:
+    proto = model([helper.make_node("Identity", ["x"], ["y"])])
+    proto.graph.input[0].type.tensor_type.elem_type = int(dtype) if dtype == "99" else TensorProto.DataType.Value(dtype)
+    refused(proto, f"input 'x' is of type {dtype}, which is not supported")
