@@ -17,7 +17,6 @@ from tvm import relax
 
 from tvm_ffn.errors import ModelError
 from tvm_ffn.manifest import TensorInfo
-from tvm_ffn.onnx_constants import fold_constants
 from tvm_ffn.onnx_frontend import LAYER_OPS, constant_value, convert, name_of, supported_operators
 from tvm_ffn.onnx_reader import check_model, read_model, real_inputs
 from tvm_ffn.passes.canonicalize import Canonicalize
@@ -61,7 +60,6 @@ def load_model(model: str | os.PathLike[str] | onnx.ModelProto) -> ImportedModel
         raise ModelError(
             f"{name}: inputs with different symbolic batch sizes {sorted(map(str, batches))}; use one symbol"
         )
-    fold_constants(proto)
     mod = _normalize(convert(proto, name, shapes))
     _check_folded(mod["main"], name)
     batch = batches.pop() if batches else None

@@ -9,8 +9,9 @@ Stock importer                               here
   resize -> see `onnx_resize`
   power(float, integer)                  -> power(float, float)
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
-Constants are computed with NumPy, as folding them later costs one native build for each. Whatever is not of this form
-goes to the stock converter. The node's name travels as the span of the conv2d / matmul call, which Relax passes keep.
+  node(constants), Shape(x), ... -> const, see `onnx_constants`
+Whatever is not of this form goes to the stock converter. The node's name travels as the span of the conv2d / matmul
+call, which Relax passes keep. Results whose shapes depend on the values of an input are refused, see `onnx_sizes`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvm_ffn.errors import ModelError
+from tvm_ffn.onnx_constants import OF_SHAPES, evaluate, is_foldable
 from tvm_ffn.onnx_resize import resize, upsample
+from tvm_ffn.onnx_sizes import sizing_operands
 from tvm_ffn.onnx_transposed import with_padding
 
 if TYPE_CHECKING:
@@ -53,9 +56,10 @@ def convert(proto: onnx.ModelProto, name: str, shapes: dict[str, list[int]]) -> 
         try:
             return frontend.from_onnx(proto.graph, opset)
         except Exception as error:
-            if frontend.node:
+            node, where = frontend.node, ""
+            if node is not None:
                 frontend.bb._end_block()  # a block left open makes TVM print a warning
-            where = f"node '{frontend.node}' ({frontend.operator}): " if frontend.node else ""
+                where = f"node '{node.name}' ({node.op_type}): "
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"{name}: {where}cannot be imported: {reason[-1]}") from error
 
@@ -77,11 +81,36 @@ def constant_value(expr: relax.Expr | None) -> np.ndarray | None:
 
 
 class _Frontend(onnx_frontend.ONNXGraphImporter):
-    node = ""
-    operator = ""
+    node: onnx.NodeProto | None = None  # the one that is being converted
+
+    def _construct_nodes(self, graph: onnx.GraphProto) -> None:
+        """Convert the nodes one by one, and compute those that are known now."""
+        import onnx
+
+        for node in graph.node:
+            self.node = node
+            operands = self._operands(node) if is_foldable(node) else None
+            if operands is not None:
+                results = map(tvm.runtime.tensor, evaluate(node, operands, self.opset))
+                self._nodes.update(zip(node.output, map(relax.const, results), strict=True))
+                continue
+            for name in sizing_operands(node):
+                if constant_value(self._nodes[name]) is None:
+                    raise ValueError(
+                        f"the shape of its result depends on the values of an input, by operand '{name}';"
+                        " export the model with fixed sizes"
+                    )
+            super()._construct_nodes(onnx.GraphProto(node=[node]))
+
+    def _operands(self, node: onnx.NodeProto) -> dict[str, np.ndarray] | None:
+        """What a node reads, by name, if it is known: numbers, for Shape and Size any of that shape."""
+        read = {name: self._nodes[name] for name in node.input if name}
+        if node.op_type in OF_SHAPES:
+            return {name: np.broadcast_to(0, [int(dim) for dim in value.ty.shape]) for name, value in read.items()}
+        known = {name: number for name, value in read.items() if (number := constant_value(value)) is not None}
+        return known if len(known) == len(read) else None
 
     def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
-        self.node, self.operator = attrs["tvm_custom"]["name"], op_name
         if op_name == "ConvTranspose":
             data, kernel = ([int(dim) for dim in operand.ty.shape][2:] for operand in inputs[:2])
             attrs = with_padding(attrs, data, kernel)
@@ -100,7 +129,7 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         if bias is None and len(inputs) > 2 and inputs[2] is not None:
             return None
         operands = onnx_frontend.onnx_input([inputs[0], inputs[1], *([None] * (len(inputs) - 2))])
-        layer = named(super()._convert_operator(op_name, operands, attrs, opset), self.node)
+        layer = named(super()._convert_operator(op_name, operands, attrs, opset), attrs["tvm_custom"]["name"])
         if bias is None:
             return layer
         return relax.op.add(self.bb.emit(layer), relax.const(bias.reshape(-1, *[1] * (inputs[1].ty.ndim - 2))))

@@ -93,8 +93,6 @@ def _values(operand: relax.Expr | None) -> np.ndarray | None:
     """The numbers of an operand that is known now; None for one that is left out or empty."""
     if operand is None:
         return None
-    if isinstance(operand, relax.ShapeExpr):
-        return np.array([int(dim) for dim in operand.values])
     if not isinstance(operand, tvm.ir.GenericConst):
         raise ValueError("scales, sizes and region of interest must be constants")
     values = operand.value.numpy()

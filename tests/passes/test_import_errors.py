@@ -184,3 +184,41 @@ def test_inputs_of_other_types(dtype: str) -> None:
     proto = model([helper.make_node("Identity", ["x"], ["y"])])
     proto.graph.input[0].type.tensor_type.elem_type = int(dtype) if dtype == "99" else TensorProto.DataType.Value(dtype)
     refused(proto, f"input 'x' is of type {dtype}, which is not supported")
+
+
+@pytest.mark.parametrize(
+    ("operator", "operands", "attributes"),
+    [
+        ("Reshape", ["x", "s"], {}),
+        ("Expand", ["x", "s"], {}),
+        ("Slice", ["x", "n", "n", "n", "s"], {}),
+        ("Range", ["zero", "zero", "one"], {}),
+        ("ConstantOfShape", ["s"], {}),
+        ("Tile", ["x", "s"], {}),
+        ("Pad", ["x", "s"], {}),
+        ("Resize", ["x", "", "", "four"], {}),
+        ("TopK", ["x", "s"], {}),
+        ("Split", ["x", "s"], {"axis": 1}),
+        ("Unsqueeze", ["x", "s"], {}),
+        ("ReduceSum", ["x", "s"], {}),
+    ],
+)
+def test_sizes_that_depend_on_the_data(operator: str, operands: list[str], attributes: dict[str, int]) -> None:
+    """In mid-graph too: what follows could not be compiled."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Cast", ["m"], ["one"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["one", "n"], ["s"]),
+        helper.make_node("Concat", ["s"] * 4, ["four"], axis=0),
+        helper.make_node(operator, operands, ["t", "u"][: 1 + (operator in ("TopK", "Split"))], "sized", **attributes),
+        helper.make_node("Cast", ["t"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["f"], ["y"], keepdims=0),
+    ]
+    message = rf"node 'sized' \({operator}\): .*depends on the values of an input, by operand '{operands[-1]}'; export"
+    refused(model(nodes, n=np.array([1]), zero=np.array(0)), message)
+
+
+def test_a_constant_that_cannot_be_computed_names_its_node() -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"], "weight", axis=0), conv()]
+    weights = {"q": np.ones((4, 3, 3, 3), np.int8), "s": np.ones(5, np.float32)}
+    refused(model(nodes, **weights), r"node 'weight' \(DequantizeLinear\): cannot be imported")

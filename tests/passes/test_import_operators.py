@@ -23,7 +23,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def graph(
-    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: tuple[int, ...], opset: int = 17
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: tuple[int | str, ...], opset: int = 17
 ) -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
@@ -269,6 +269,68 @@ def test_weights_behind_constant_operators() -> None:
     ]
     names, imported = check(nodes, weights, (1, 4), opset=13)
     assert names == ["matmul"] and imported.layer_names == ("MatMul_y",)
+
+
+SIZES = {"0": np.array(0), "1": np.array([1]), "2": np.array(2), "3": np.array([3]), "-1": np.array([-1])}
+BATCH = [node("Shape", ["x"], "s"), node("Gather", ["s", "0"], "b0"), node("Unsqueeze", ["b0", "axis"], "b")]
+WIDTH = [node("Shape", ["x"], "s"), node("Gather", ["s", "3"], "w", axis=0)]
+
+
+@pytest.mark.parametrize("batch", [3, "N"])
+@pytest.mark.parametrize(
+    "nodes",
+    {
+        "view": [*BATCH, node("Concat", ["b", "-1"], "t", axis=0), node("Reshape", ["x", "t"])],
+        "sliced": [
+            node("Shape", ["x"], "s"),
+            node("Slice", ["s", "axis", "1"], "b"),
+            node("Concat", ["b", "-1"], "t", axis=0),
+            node("Reshape", ["x", "t"]),
+        ],
+        "ones": [
+            node("Shape", ["x"], "s"),
+            node("ConstantOfShape", ["s"], "c", value=numpy_helper.from_array(np.ones(1, np.float32))),
+            node("Add", ["x", "c"]),
+        ],
+        "range": [
+            *WIDTH,
+            node("Squeeze", ["w"], "w0"),
+            node("Range", ["0", "w0", "2"], "r"),
+            node("Gather", ["x", "r"], axis=3),
+        ],
+        "half": [*WIDTH, node("Div", ["w", "2"], "h"), node("Slice", ["x", "axis", "h", "3"])],
+        "twice": [
+            node("Shape", ["x"], "s", start=2),
+            node("Cast", ["s"], "f", to=TensorProto.FLOAT),
+            node("Mul", ["f", "factor"], "g"),
+            node("Floor", ["g"], "h"),
+            node("Cast", ["h"], "i", to=TensorProto.INT64),
+            node("Shape", ["x"], "b", end=2),
+            node("Concat", ["b", "i"], "t", axis=0),
+            node("Resize", ["x", "", "", "t"]),
+        ],
+        "tiled": [
+            *WIDTH,
+            node("Sub", ["w", "7"], "d"),
+            node("Concat", ["1", "1", "d", "1"], "t", axis=0),
+            node("Tile", ["x", "t"]),
+        ],
+        "padded": [
+            *WIDTH,
+            node("Concat", ["axis", "axis", "axis", "w", "axis", "axis", "axis", "axis"], "t", axis=0),
+            node("Pad", ["x", "t"]),
+        ],
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_sizes_computed_of_shapes(nodes: tuple[str, list[onnx.NodeProto]], batch: int | str) -> None:
+    """As PyTorch exports them: they are known where the shape is, whatever the batch."""
+    weights = SIZES | {"axis": np.array([0]), "7": np.array([7]), "factor": np.array(2.2, np.float32)}
+    model = graph(nodes[1], weights, (batch, 4, 9, 8))
+    x = random(3, 4, 9, 8)
+    (result,) = Interpreter(load_model(model).mod).run({"x": x})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=1e-6)
 
 
 def test_operators_without_a_numpy_form_run_through_tvm() -> None:
