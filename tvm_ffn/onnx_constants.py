@@ -57,6 +57,7 @@ FOLDABLE = OF_SHAPES | {
     "ReduceProd",
     "ReduceSum",
     "Reshape",
+    "ScatterND",
     "Slice",
     "Split",
     "Sqrt",
