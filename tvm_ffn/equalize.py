@@ -66,11 +66,17 @@ def _join(classes: _Classes, unit: Unit) -> None:
     if unit.kind in _SAME_CHANNELS:
         for var in unit.inputs:
             classes.join(var, unit.output)
-    elif unit.kind == "concat":
+    elif unit.kind == "concat" and _strings_channels(unit):
         start = 0
         for field in unit.call.args[0].fields:
             classes.join(field, unit.output, start)
             start += shape_of(field)[1]
+
+
+def _strings_channels(unit: Unit) -> bool:
+    """Whether a concatenation is one along the channels."""
+    axis = unit.call.attrs.axis
+    return axis is not None and int(axis) % len(shape_of(unit.output)) == 1
 
 
 def _bounded_sums(network: Network) -> set[relax.Var]:
@@ -93,8 +99,7 @@ def _fixed_by(unit: Unit) -> set[relax.Var]:
     touched = {*unit.reads, unit.output}
     odd = unit.activation.lo not in (0.0, -np.inf) or unit.activation.hi <= 0
     if unit.kind == "concat":
-        axis = unit.call.attrs.axis
-        return touched if axis is None or int(axis) != 1 else set()
+        return set() if _strings_channels(unit) else touched
     if unit.kind in _SAME_CHANNELS or unit.kind in ("conv2d", "affine"):
         return {unit.output} if odd else set()
     return touched

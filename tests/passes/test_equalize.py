@@ -46,6 +46,19 @@ def test_tensors_between_layers_have_ratios_that_follow_their_channels() -> None
     assert c.network.parameters[0] not in c.quantized.ranges.ratios
 
 
+@pytest.mark.parametrize("axis", [2, -1])
+def test_concatenations_of_rows_and_columns_have_none(axis: int) -> None:
+    """``torch.roll`` of an image."""
+    net = Net(1, 3, 10, 10)
+    x = net("Relu", uneven(net, "x", 3))
+    axes, cut = net.const(np.array([axis])), net.const(np.array([4]))
+    last = net("Slice", x, cut, net.const(np.array([10])), axes)
+    rolled = net("Concat", last, net("Slice", x, net.const(np.array([0])), cut, axes), axis=axis)
+    c = solved(net.model(net("GlobalAveragePool", net.conv(rolled, 8, 4))))
+    assert [unit.kind for unit in c.network.units] == ["conv2d", "view", "view", "concat", "conv2d", "avg_pool2d"]
+    assert not c.quantized.ranges.ratios.keys() & {unit.output for unit in c.network.units[:4]}
+
+
 def test_sums_share_and_concatenations_string_together() -> None:
     net = Net(1, 3, 10, 10)
     stem = net("Relu", uneven(net, "x", 3))
