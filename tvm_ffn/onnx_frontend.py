@@ -6,7 +6,7 @@ Stock importer                               here
   conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
-  resize -> see `onnx_resize`
+  resize -> see `onnx_resize`; pooling -> see `onnx_pool`
   power(float, integer)                  -> power(float, float)
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
   node(constants), Shape(x), ... -> const, see `onnx_constants`
@@ -29,6 +29,8 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvm_ffn.errors import ModelError
 from tvm_ffn.onnx_constants import OF_SHAPES, evaluate, is_foldable
+from tvm_ffn.onnx_one_row import in_one_row
+from tvm_ffn.onnx_pool import average_pool, max_pool
 from tvm_ffn.onnx_resize import resize, upsample
 from tvm_ffn.onnx_sizes import sizing_operands
 from tvm_ffn.onnx_transposed import with_padding
@@ -141,9 +143,8 @@ def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
         return None
     kernels = constant_value(weight)
     if data.ty.ndim == 3 and kernels is not None:
-        image = bb.emit(relax.op.expand_dims(data, 2))
-        result = _conv(bb, [image, relax.const(kernels[:, :, None]), inputs[2]], _of_height_one(attrs), opset)
-        return relax.op.squeeze(bb.emit(result), [2])
+        taps = relax.const(kernels[:, :, None])
+        return in_one_row(bb, data, attrs, lambda image, flat: _conv(bb, [image, taps, inputs[2]], flat, opset))
     if data.ty.ndim != 4:
         return None
     kernel = [int(size) for size in weight.ty.shape][2:]
@@ -153,13 +154,6 @@ def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
     conv = relax.op.nn.conv2d(data, weight, strides, padding, dilation, attrs.get("group", 1))
     conv = named(conv, attrs["tvm_custom"]["name"])
     return conv if bias is None else relax.op.add(conv, relax.const(bias.reshape(1, -1, 1, 1)))
-
-
-def _of_height_one(attrs: Attributes) -> Attributes:
-    """A one-dimensional convolution's attributes for an image of one row."""
-    before, after = attrs.get("pads", (0, 0))
-    (stride,), (dilation,) = attrs.get("strides", (1,)), attrs.get("dilations", (1,))
-    return {**attrs, "pads": (0, before, 0, after), "strides": (1, stride), "dilations": (1, dilation)}
 
 
 def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any, dilation: Any) -> list[int]:
@@ -264,6 +258,8 @@ def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
 
 _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], relax.Expr | None]] = {
     "Conv": _conv,
+    "AveragePool": average_pool,
+    "MaxPool": max_pool,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Clip": _clip,

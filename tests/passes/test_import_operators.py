@@ -186,6 +186,27 @@ def test_pooling(operator: str, attributes: dict[str, int]) -> None:
     check(nodes, {}, opset=17)
 
 
+@pytest.mark.parametrize(("kernel", "pads"), [([2, 3], [0, 0, 0, 0]), ([3, 3], [1, 1, 1, 1]), ([3, 2], [0, 1, 1, 0])])
+def test_average_whose_last_window_overhangs(kernel: list[int], pads: list[int]) -> None:
+    pool = node("AveragePool", ["x"], kernel_shape=kernel, strides=[2, 2], pads=pads, ceil_mode=1, count_include_pad=1)
+    names, _ = check([pool], {}, (1, 4, 9, 10), opset=19)
+    assert names == (["nn.pad"] if any(pads) else []) + ["nn.avg_pool2d"]
+
+
+def test_average_without_a_window_that_starts_beyond_the_data() -> None:
+    attributes = {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1, "count_include_pad": 1}
+    assert check([node("AveragePool", ["x"], **attributes)], {}, (1, 4, 4, 4), opset=19)[0] == ["nn.avg_pool2d"]
+
+
+@pytest.mark.parametrize("operator", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+def test_pooling_of_one_dimension(operator: str, ceil_mode: int) -> None:
+    counted = {"count_include_pad": 1} if operator == "AveragePool" else {}
+    pool = node(operator, ["x"], kernel_shape=[3], strides=[2], pads=[1, 0], ceil_mode=ceil_mode, **counted)
+    names, _ = check([pool], {}, (1, 4, 9), opset=19)
+    assert names[-2:] == [f"nn.{'max' if operator == 'MaxPool' else 'avg'}_pool2d", "squeeze"]
+
+
 def test_average_of_the_whole_map_is_a_mean() -> None:
     assert check([node("AveragePool", ["x"], kernel_shape=[9, 8])], {})[0] == ["mean"]
     assert check([node("GlobalAveragePool", ["x"])], {})[0] == ["mean"]

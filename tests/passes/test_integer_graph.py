@@ -58,6 +58,7 @@ def pooling() -> onnx.ModelProto:
         net("AveragePool", a, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
         net("AveragePool", a, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, ceil_mode=1, count_include_pad=1),
         net("AveragePool", a, kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
+        net("AveragePool", a, kernel_shape=[2, 4], strides=[2, 2], pads=[0, 1] * 2, ceil_mode=1, count_include_pad=1),
     )
     return net.model(*(net("Relu", net.conv(pool, 6, 4, 1)) for pool in pools))
 
@@ -162,7 +163,8 @@ def vector() -> onnx.ModelProto:
 def one_row_and_left_operand() -> onnx.ModelProto:
     net = Net(1, 3, 20)
     a = net("Relu", net("Conv", "x", net.random(8, 3, 3), net.random(8), pads=[1, 0], strides=[2]))
-    return net.model(net("MatMul", net.random(5, 8), a))
+    b = net("MaxPool", a, kernel_shape=[3], strides=[2], ceil_mode=1)
+    return net.model(net("MatMul", net.random(5, 8), net("AveragePool", b, kernel_shape=[2])))
 
 
 def shared_weight() -> onnx.ModelProto:

@@ -20,7 +20,8 @@ LAYERS = (
     ("targets", "feeds", "parallel", "cache", "plan", "diagnosis"),
     ("runtime", "artifact"),
     ("factorize", "graph", "kernel_plan", "preprocess", "samples", "numpy_conv", "batching"),
-    ("onnx_float16", "onnx_constants", "onnx_resize", "onnx_sizes", "onnx_transposed"),
+    ("onnx_one_row",),
+    ("onnx_float16", "onnx_constants", "onnx_pool", "onnx_resize", "onnx_sizes", "onnx_transposed"),
     ("onnx_reader", "onnx_frontend", "unit_kinds", "equalize"),
     ("zero_points",),
     (
