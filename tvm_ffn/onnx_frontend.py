@@ -7,6 +7,7 @@ Stock importer                               here
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
   resize -> see `onnx_resize`; pooling -> see `onnx_pool`
+  take(x, const)                                 -> strided_slice, where indices have equal distances
   power(float, integer)                  -> power(float, float)
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
   node(constants), Shape(x), ... -> const, see `onnx_constants`
@@ -232,6 +233,20 @@ def _pow(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
     return relax.op.power(base, same)
 
 
+def _gather(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """What constant indices at equal distances take is a slice."""
+    data, chosen = inputs[0], constant_value(inputs[1])
+    if chosen is None or chosen.ndim > 1 or chosen.size == 0 or isinstance(data, relax.ShapeExpr):
+        return None
+    axis = attrs.get("axis", 0) % data.ty.ndim
+    indices = np.atleast_1d(chosen) % int(data.ty.shape[axis])
+    steps = np.unique(np.diff(indices)).tolist() or [1]
+    if len(steps) > 1 or steps[0] < 1:
+        return None
+    part = relax.op.strided_slice(data, [axis], [int(indices[0])], [int(indices[-1]) + 1], steps)
+    return part if chosen.ndim else relax.op.squeeze(bb.emit(part), [axis])
+
+
 def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     if attrs.get("mode", b"constant") != b"constant":
         return None
@@ -260,6 +275,7 @@ _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], rel
     "Conv": _conv,
     "AveragePool": average_pool,
     "MaxPool": max_pool,
+    "Gather": _gather,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Clip": _clip,

@@ -212,6 +212,24 @@ def test_average_of_the_whole_map_is_a_mean() -> None:
     assert check([node("GlobalAveragePool", ["x"])], {})[0] == ["mean"]
 
 
+@pytest.mark.parametrize(
+    ("indices", "axis", "names"),
+    [
+        (1, 1, ["strided_slice", "squeeze"]),
+        (-1, 3, ["strided_slice", "squeeze"]),
+        ([2], -1, ["strided_slice"]),
+        ([1, 3, 5], 2, ["strided_slice"]),
+        ([-2, -1], 2, ["strided_slice"]),
+        ([1, 0], 1, ["take"]),
+        ([0, 1, 3], 1, ["take"]),
+        ([2, 2], 1, ["take"]),
+        ([[0, 1]], 1, ["take"]),
+    ],
+)
+def test_gather_by_constants(indices: Any, axis: int, names: list[str]) -> None:
+    assert check([node("Gather", ["x", "i"], axis=axis)], {"i": np.array(indices)})[0] == names
+
+
 def test_chain_of_affine_steps_folds_into_the_convolution() -> None:
     weights = {
         "w": random(6, 4, 3, 3),
