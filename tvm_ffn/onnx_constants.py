@@ -3,9 +3,10 @@
     node(constants) -> constants
     Shape(tensor)   -> constant
 
-Exporters leave weights behind Transpose, DequantizeLinear, ConstantOfShape and the like, and compute what Reshape reads
-from Shape. Folded here they cost microseconds; folded by relax.transform.FoldConstant each costs a native build, and
-the layer that reads them loses the name of its node.
+Exporters leave weights behind Transpose, DequantizeLinear or the BatchNormalization of a standardised weight, and
+compute the operands of Reshape, Slice or Expand from Shape. Folded here they cost microseconds; folded by
+relax.transform.FoldConstant each costs a native build, and the layer that reads them loses the name of its node, if it
+becomes a constant at all. TVM's converters know few of the operators that may stand between a Shape and its reader.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ FOLDABLE = OF_SHAPES | {
     "Abs",
     "Add",
     "And",
+    "BatchNormalization",
     "Cast",
     "Ceil",
+    "Clip",
     "Concat",
     "Constant",
     "ConstantOfShape",
+    "Cos",
+    "CumSum",
     "DequantizeLinear",
     "Div",
     "Equal",
@@ -39,8 +44,10 @@ FOLDABLE = OF_SHAPES | {
     "Greater",
     "GreaterOrEqual",
     "Identity",
+    "InstanceNormalization",
     "Less",
     "LessOrEqual",
+    "Log",
     "Max",
     "Min",
     "Mod",
@@ -52,17 +59,22 @@ FOLDABLE = OF_SHAPES | {
     "QuantizeLinear",
     "Range",
     "Reciprocal",
+    "ReduceL2",
     "ReduceMax",
+    "ReduceMean",
     "ReduceMin",
     "ReduceProd",
     "ReduceSum",
     "Reshape",
     "ScatterND",
+    "Sigmoid",
+    "Sin",
     "Slice",
     "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
+    "Tanh",
     "Tile",
     "Transpose",
     "Unsqueeze",

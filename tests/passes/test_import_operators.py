@@ -372,6 +372,25 @@ def test_sizes_computed_of_shapes(nodes: tuple[str, list[onnx.NodeProto]], batch
     np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=1e-6)
 
 
+def test_standardised_weights() -> None:
+    """Convolutions of BiT and NFNets: the weight is normalised by its own statistics, filter by filter."""
+    nodes = [
+        node("Reshape", ["w", "flat"], "rows"),
+        node("ReduceMean", ["rows"], "mean", axes=[0, 2], keepdims=0),
+        node("ReduceMean", ["rows"], "kept", axes=[0, 2]),
+        node("Sub", ["rows", "kept"], "centred"),
+        node("Mul", ["centred", "centred"], "squares"),
+        node("ReduceMean", ["squares"], "variance", axes=[0, 2], keepdims=0),
+        node("BatchNormalization", ["rows", "g", "b", "mean", "variance"], "normal"),
+        node("Reshape", ["normal", "shape"], "weight"),
+        node("Conv", ["x", "weight"]),
+    ]
+    weights = {"w": random(6, 4, 3, 3), "flat": np.array([1, 6, -1]), "shape": np.array([6, 4, 3, 3])}
+    weights |= {"g": np.full(6, 0.2, np.float32), "b": np.zeros(6, np.float32)}
+    names, imported = check(nodes, weights)
+    assert names == ["nn.conv2d"] and imported.layer_names == ("Conv_y",)
+
+
 def test_operators_without_a_numpy_form_run_through_tvm() -> None:
     nodes = [node("Erf", ["x"], "e"), node("Split", ["e"], "s", axis=1)]
     nodes[1].output.append("t")
