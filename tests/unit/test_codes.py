@@ -73,7 +73,7 @@ def test_no_segment_overflows(matrix: np.ndarray, limit: int, step: int, chunk: 
     assert largest_sum(matrix, cut.chunks * cut.length * step, limit) <= INT16_MAX
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ternary(150), st.sampled_from([511, 2047, 10000]), st.integers(1, MOST_GROUP), st.integers(1, 20))
 def test_no_cut_is_cheaper(matrix: np.ndarray, limit: int, step: int, chunk: int) -> None:
     """Against all cuts of at most twice the chunks needed; more only add to the cost."""
@@ -152,7 +152,7 @@ def test_masks_come_back(matrix: np.ndarray, lanes: int) -> None:
     np.testing.assert_array_equal(unpack_masks(masks, len(matrix)), matrix)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ternary(40))
 def test_a_mask_bit_is_one_entry(matrix: np.ndarray) -> None:
     lanes = 32

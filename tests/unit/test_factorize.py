@@ -13,7 +13,7 @@ from tvm_ffn.errors import ConfigError
 from tvm_ffn.factorize import Factors, factorize, response_error, response_target
 from tvm_ffn.factorize.native import library_path
 
-WITHOUT_DEADLINE = settings(deadline=None, max_examples=20)
+FEW = settings(max_examples=20)
 
 
 def covariance(n: int, seed: int, ridge: float = 0.05) -> np.ndarray:
@@ -37,7 +37,7 @@ def same(one: Factors, other: Factors) -> bool:
 
 @pytest.mark.parametrize("method", ["sdd", "response"])
 @given(m=st.integers(1, 12), n=st.integers(1, 20), rank=st.integers(1, 14), seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_factors_are_ternary_with_scales_that_are_not_negative(
     method: str, m: int, n: int, rank: int, seed: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_factors_are_ternary_with_scales_that_are_not_negative(
 
 
 @given(m=st.integers(2, 10), n=st.integers(2, 16), rank=st.integers(1, 12), seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_no_refinement_makes_the_error_worse(m: int, n: int, rank: int, seed: int) -> None:
     w, gram = weights(m, n, seed), covariance(n, seed)
     start = response_error(w, factorize(w, rank, gram=gram, rounds=0), gram)
@@ -90,7 +90,7 @@ def test_same_bits_for_any_number_of_threads(method: str) -> None:
 
 
 @given(seed=st.integers(0, 99), exponent=st.integers(-60, 60), method=st.sampled_from(["sdd", "response"]))
-@WITHOUT_DEADLINE
+@FEW
 def test_scaling_the_weights_scales_the_scales(seed: int, exponent: int, method: str) -> None:
     w = weights(7, 11, seed)
     one = factorize(w, 6, method=method, rounds=1)
@@ -101,14 +101,14 @@ def test_scaling_the_weights_scales_the_scales(seed: int, exponent: int, method:
 
 
 @given(seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_scaling_the_gram_changes_nothing(seed: int) -> None:
     w, gram = weights(7, 11, seed), covariance(11, seed)
     assert same(factorize(w, 6, gram=gram, rounds=1), factorize(w, 6, gram=np.ldexp(gram, 20), rounds=1))
 
 
 @given(seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_flipping_the_sign_of_the_weights_keeps_the_error(seed: int) -> None:
     w, gram = weights(8, 12, seed), covariance(12, seed)
     f, g = factorize(w, 8, gram=gram), factorize(-w, 8, gram=gram)
@@ -116,7 +116,7 @@ def test_flipping_the_sign_of_the_weights_keeps_the_error(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_a_column_permutation_permutes_greedy_terms(seed: int) -> None:
     # Integers keep every sum of the first term exact, so the order of columns cannot change a rounding.
     rng = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def test_a_column_permutation_permutes_greedy_terms(seed: int) -> None:
 
 @pytest.mark.parametrize("method", ["sdd", "response"])
 @given(m=st.integers(1, 10), n=st.integers(1, 14), seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_one_ternary_term_is_found_exactly(method: str, m: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.integers(-1, 2, m), rng.integers(-1, 2, n)
@@ -143,7 +143,7 @@ def test_one_ternary_term_is_found_exactly(method: str, m: int, n: int, seed: in
 
 
 @given(seed=st.integers(0, 99))
-@WITHOUT_DEADLINE
+@FEW
 def test_blocks_of_ternary_terms_are_found_exactly(seed: int) -> None:
     # Disjoint supports with well separated scales: a product of rank 3 whose terms greedy takes one by one.
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from tvm_ffn.factorize.backend import Backend
 from tvm_ffn.factorize.levels import nearest_levels, signed_digits
 from tvm_ffn.factorize.reference import NumpyBackend
 
-WITHOUT_DEADLINE = settings(deadline=None, max_examples=20)
+FEW = settings(max_examples=20)
 COSTS = np.count_nonzero(signed_digits(5), axis=1).astype(np.float32)
 
 
@@ -71,7 +71,7 @@ def test_signed_digits_are_the_cheapest(planes: int) -> None:
     penalty=st.sampled_from([0.0, 0.005, 0.02, 1.0]),
     seed=st.integers(0, 99),
 )
-@WITHOUT_DEADLINE
+@FEW
 def test_factors_are_planes_of_signed_digits(m: int, n: int, planes: int, penalty: float, seed: int) -> None:
     f = factorize_planes(weights(m, n, seed), planes=planes, penalty=penalty, gram=covariance(n, seed))
     assert (f.x.dtype, f.y.dtype, f.d.dtype, f.a.dtype) == (np.int8, np.int8, np.float32, np.float32)
@@ -134,7 +134,7 @@ def test_what_is_representable_is_found(metric: bool) -> None:
 
 
 @given(seed=st.integers(0, 99), penalty=st.sampled_from([0.0, 0.01, 0.05]))
-@WITHOUT_DEADLINE
+@FEW
 def test_refinement_never_raises_the_objective(seed: int, penalty: float) -> None:
     w, gram = weights(7, 19, seed), covariance(19, seed)
     found = [
@@ -180,7 +180,7 @@ def test_same_bits_for_any_number_of_threads() -> None:
 
 
 @given(seed=st.integers(0, 99), exponent=st.integers(-60, 60))
-@WITHOUT_DEADLINE
+@FEW
 def test_scaling_the_weights_scales_the_rows(seed: int, exponent: int) -> None:
     w, gram = weights(7, 11, seed), covariance(11, seed)
     one, scaled = factorize_planes(w, gram=gram), factorize_planes(np.ldexp(w, exponent), gram=np.ldexp(gram, 20))
