@@ -6,7 +6,7 @@ Stock importer                               here
   conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
-  resize -> see `onnx_resize`; pooling -> see `onnx_pool`
+  resize -> see `onnx_resize`; pooling -> see `onnx_pool`; auto_pad -> pads, see `onnx_windows`
   take(x, const)                                 -> strided_slice, where indices have equal distances
   power(float, integer)                  -> power(float, float)
   gemm  -> matmul(alpha * A, permute_dims(B)) .. -> matmul(A, const) + add(const (n,)), alpha and beta folded
@@ -29,12 +29,14 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvm_ffn.errors import ModelError
+from tvm_ffn.graph import shape_of
 from tvm_ffn.onnx_constants import OF_SHAPES, evaluate, is_foldable
 from tvm_ffn.onnx_one_row import in_one_row
 from tvm_ffn.onnx_pool import average_pool, max_pool
 from tvm_ffn.onnx_resize import resize, upsample
 from tvm_ffn.onnx_sizes import sizing_operands
 from tvm_ffn.onnx_transposed import with_padding
+from tvm_ffn.onnx_windows import POOLS, WINDOWED, check_layer, check_result, pads
 
 if TYPE_CHECKING:
     import onnx
@@ -109,14 +111,18 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         """What a node reads, by name, if it is known: numbers, for Shape and Size any of that shape."""
         read = {name: self._nodes[name] for name in node.input if name}
         if node.op_type in OF_SHAPES:
-            return {name: np.broadcast_to(0, [int(dim) for dim in value.ty.shape]) for name, value in read.items()}
+            return {name: np.broadcast_to(0, shape_of(value)) for name, value in read.items()}
         known = {name: number for name, value in read.items() if (number := constant_value(value)) is not None}
         return known if len(known) == len(read) else None
 
     def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
+        if op_name in ("Conv", "ConvTranspose"):
+            check_layer(op_name, attrs, shape_of(inputs[1]), None if inputs[2] is None else shape_of(inputs[2]))
         if op_name == "ConvTranspose":
-            data, kernel = ([int(dim) for dim in operand.ty.shape][2:] for operand in inputs[:2])
-            attrs = with_padding(attrs, data, kernel)
+            attrs = with_padding(attrs, shape_of(inputs[0])[2:], shape_of(inputs[1])[2:])
+        if op_name in POOLS:
+            explicit = pads(attrs, shape_of(inputs[0])[2:], attrs["kernel_shape"])
+            attrs = {**attrs, "auto_pad": b"NOTSET", "pads": explicit}
         converter = _CONVERTERS.get(op_name)
         result = converter(self.bb, inputs, dict(attrs), opset) if converter else None
         if result is None and op_name in ("Conv", "ConvTranspose", "MatMul"):
@@ -124,7 +130,10 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         # Bound to a variable at once: inlining a call into the next one makes TVM rebuild it, which drops its span.
-        return self.bb.emit(result) if isinstance(result, relax.Call) else result
+        result = self.bb.emit(result) if isinstance(result, relax.Call) else result
+        if op_name in WINDOWED:
+            check_result(shape_of(result))
+        return result
 
     def _layer(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
         """The stock conversion, named; a constant bias is added here, so that the name is the layer's."""
@@ -148,30 +157,11 @@ def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
         return in_one_row(bb, data, attrs, lambda image, flat: _conv(bb, [image, taps, inputs[2]], flat, opset))
     if data.ty.ndim != 4:
         return None
-    kernel = [int(size) for size in weight.ty.shape][2:]
-    size = [int(dim) for dim in data.ty.shape][2:]
     strides, dilation = attrs.get("strides", (1, 1)), attrs.get("dilations", (1, 1))
-    padding = _padding(attrs, size, kernel, strides, dilation)
+    padding = pads(attrs, shape_of(data)[2:], shape_of(weight)[2:])
     conv = relax.op.nn.conv2d(data, weight, strides, padding, dilation, attrs.get("group", 1))
     conv = named(conv, attrs["tvm_custom"]["name"])
     return conv if bias is None else relax.op.add(conv, relax.const(bias.reshape(1, -1, 1, 1)))
-
-
-def _padding(attrs: Attributes, size: list[int], kernel: list[int], strides: Any, dilation: Any) -> list[int]:
-    """[top, left, bottom, right]; SAME gives ceil(size / stride) outputs, the odd pixel last (UPPER) or first."""
-    mode = attrs.get("auto_pad", b"NOTSET").decode()
-    if mode == "NOTSET":
-        return list(attrs.get("pads", (0, 0, 0, 0)))
-    if mode == "VALID":
-        return [0, 0, 0, 0]
-    before, after = [], []
-    for axis in range(2):
-        outputs = -(-size[axis] // strides[axis])
-        total = max((outputs - 1) * strides[axis] + (kernel[axis] - 1) * dilation[axis] + 1 - size[axis], 0)
-        small, large = total // 2, total - total // 2
-        before.append(small if mode == "SAME_UPPER" else large)
-        after.append(large if mode == "SAME_UPPER" else small)
-    return before + after
 
 
 def _gemm(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:

@@ -1,4 +1,4 @@
-"""Pooling of ONNX as TVM and the integer kernels compute it.
+"""Pooling of ONNX, its padding explicit, as TVM and the integer kernels compute it.
 
     MaxPool, AveragePool of rank 3           -> of rank 4, on an image of one row
     AveragePool whose last window overhangs  -> zero padding, then the average of the elements a window has
@@ -29,8 +29,8 @@ def average_pool(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset:
     """AveragePool of any rank."""
 
     def convert(data: relax.Expr, attrs: Attributes) -> relax.Expr:
-        counted = attrs.get("count_include_pad") and attrs.get("auto_pad", b"NOTSET") == b"NOTSET"
-        beyond = _overhang(data, attrs) if counted and attrs.get("ceil_mode") else []
+        counted = attrs.get("count_include_pad") and attrs.get("ceil_mode")
+        beyond = _overhang(data, attrs) if counted else []
         return stock(*(_padded(bb, data, attrs, beyond) if any(beyond) else (data, attrs)))
 
     stock = _stock("AveragePool", bb)
@@ -50,7 +50,7 @@ def _padded(
 ) -> tuple[relax.Expr, Attributes]:
     """Data with its padding and attributes without; ``beyond`` it, nothing is counted."""
     axes = len(beyond)
-    pads = attrs.get("pads", [0] * 2 * axes)
+    pads = attrs["pads"]
     if any(pads):
         widths = [0] * 4 + [int(width) for pair in zip(pads[:axes], pads[axes:], strict=True) for width in pair]
         data = bb.emit(relax.op.nn.pad(data, widths, "constant", 0.0))
@@ -62,7 +62,7 @@ def _overhang(data: relax.Expr, attrs: Attributes) -> list[int]:
     kernel = np.array(attrs["kernel_shape"])
     ones = [1] * len(kernel)
     strides, dilations = np.array(attrs.get("strides", ones)), np.array(attrs.get("dilations", ones))
-    before, after = np.reshape(attrs.get("pads", [0, 0] * len(kernel)), (2, -1))
+    before, after = np.reshape(attrs["pads"], (2, -1))
     sizes = np.array([int(dim) for dim in data.ty.shape][2:])
     window, whole = (kernel - 1) * dilations + 1, before + sizes + after
     steps = -((window - whole) // strides)

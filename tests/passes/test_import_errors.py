@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,46 @@ def test_a_constant_that_cannot_be_computed_names_its_node() -> None:
     nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"], "weight", axis=0), conv()]
     weights = {"q": np.ones((4, 3, 3, 3), np.int8), "s": np.ones(5, np.float32)}
     refused(model(nodes, **weights), r"node 'weight' \(DequantizeLinear\): cannot be imported")
+
+
+@pytest.mark.parametrize(
+    ("operator", "weight", "kernel"), [("Conv", (4, 3, 3, 3), (5, 5)), ("ConvTranspose", (3, 4, 3, 2), (3, 3))]
+)
+def test_a_kernel_shape_that_contradicts_the_weight(operator: str, weight: tuple[int, ...], kernel: list[int]) -> None:
+    node = helper.make_node(operator, ["x", "w"], ["y"], "odd", kernel_shape=kernel)
+    message = f"kernel_shape {kernel} contradicts the weight of shape {weight}; set it to {weight[2:]} or leave it out"
+    refused(
+        model([node], w=np.ones(weight, np.float32)),
+        re.escape(f"node 'odd' ({operator}): ") + f".*{re.escape(message)}",
+    )
+
+
+def test_a_kernel_shape_of_another_rank_than_the_input() -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["y"], "odd", kernel_shape=[3])
+    refused(model([pool]), r"node 'odd' \(MaxPool\): Attribute kernel_shape has incorrect size")
+
+
+@pytest.mark.parametrize(("operator", "shape"), [("Conv", (4, 3, 3, 3)), ("ConvTranspose", (3, 4, 3, 3))])
+@pytest.mark.parametrize("bias", [(5,), (1,), (4, 1)])
+def test_a_bias_that_contradicts_the_weight(operator: str, shape: tuple[int, ...], bias: tuple[int, ...]) -> None:
+    proto = model(
+        [helper.make_node(operator, ["x", "w", "b"], ["y"], "odd")],
+        w=np.ones(shape, np.float32),
+        b=np.ones(bias, np.float32),
+    )
+    refused(proto, rf"node 'odd' \({operator}\): .*a bias of shape {re.escape(str(bias))} contradicts .* \(4,\)")
+
+
+def test_a_window_that_does_not_fit() -> None:
+    pool = helper.make_node("AveragePool", ["x"], ["y"], "odd", kernel_shape=[9, 9])
+    refused(model([pool]), r"node 'odd' \(AveragePool\): .*its result would have shape \(1, 3, 0, 0\)")
+    refused(
+        model([conv()], w=np.ones((4, 3, 10, 3), np.float32)), r"'conv1'.*its result would have shape \(1, 4, -1, 6\)"
+    )
+
+
+@pytest.mark.parametrize("operator", ["Conv", "MaxPool"])
+def test_automatic_padding_of_another_name(operator: str) -> None:
+    operands = ["x", "w"] if operator == "Conv" else ["x"]
+    node = helper.make_node(operator, operands, ["y"], "odd", auto_pad="SAME", kernel_shape=[3, 3])
+    refused(model([node], w=KERNEL), r"node 'odd' .*auto_pad 'SAME' is none of NOTSET, SAME_UPPER")

@@ -207,6 +207,22 @@ def test_pooling_of_one_dimension(operator: str, ceil_mode: int) -> None:
     assert names[-2:] == [f"nn.{'max' if operator == 'MaxPool' else 'avg'}_pool2d", "squeeze"]
 
 
+@pytest.mark.parametrize("operator", ["AveragePool", "LpPool", "MaxPool"])
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2])  # with more than the kernel onnxruntime finds padding below zero
+def test_pooling_with_automatic_padding(operator: str, mode: str, stride: int) -> None:
+    check([node(operator, ["x"], kernel_shape=[2, 3], strides=[stride, stride], auto_pad=mode)], {}, opset=18)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (0, 1)])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(2, 2, 1), (2, 3, 1), (2, 3, 2), (3, 2, 1), (3, 3, 2)])
+def test_pooling_over_the_end(padding: tuple[int, int], kernel: int, stride: int, dilation: int) -> None:
+    """What lies behind the padding does not count, and no window begins behind the input."""
+    attributes = {"ceil_mode": 1, "count_include_pad": 1, "pads": [padding[0]] * 2 + [padding[1]] * 2}
+    attributes |= {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "dilations": [dilation] * 2}
+    check([node("AveragePool", ["x"], **attributes)], {}, opset=19)
+
+
 def test_average_of_the_whole_map_is_a_mean() -> None:
     assert check([node("AveragePool", ["x"], kernel_shape=[9, 8])], {})[0] == ["mean"]
     assert check([node("GlobalAveragePool", ["x"])], {})[0] == ["mean"]
