@@ -2,13 +2,15 @@
 
     Upsample, Resize-10           -> coordinates "asymmetric", pixels "floor" (enlarged) or "ceil" (shrunk)
     scales or sizes of ``axes``   -> sizes of the last axes, batch and channels as they are
+    sizes, kept aspect ratio      -> round(scale * size), the scale the least (not_larger) or greatest (not_smaller)
 
 Refused, as TVM would compute something else: scales that do not lead to whole sizes (its scale is that of the sizes),
-antialiasing, a kept aspect ratio.
+antialiasing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 Attributes = dict[str, Any]
+ASPECT_POLICIES: dict[bytes, Callable[[np.ndarray], np.floating]] = {b"not_larger": np.min, b"not_smaller": np.max}
 
 
 def upsample(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
@@ -31,15 +34,21 @@ def resize(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) 
     data, scales, sizes = inputs[0], _values(inputs[2]), _values(inputs[3])
     dims = np.array([int(dim) for dim in data.ty.shape])
     axes = [axis % len(dims) for axis in attrs.get("axes", range(len(dims)))]
-    if attrs.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
-        raise ValueError("keep_aspect_ratio_policy is not supported; export the model with the sizes that result")
-    if sizes is not None:
+    policy = attrs.get("keep_aspect_ratio_policy", b"stretch")
+    factors = np.ones(len(dims), np.float32)
+    if sizes is None:
+        factors[axes] = scales
+        target = _scaled(dims, factors, attrs)
+    elif policy == b"stretch":
         target = dims.copy()
         target[axes] = sizes
     else:
-        factors = np.ones(len(dims), np.float32)
-        factors[axes] = scales
-        target = _scaled(dims, factors, attrs)
+        if policy not in ASPECT_POLICIES:
+            raise ValueError(
+                f"keep_aspect_ratio_policy {policy.decode()!r} is none of stretch, not_larger, not_smaller"
+            )
+        factors[axes] = ASPECT_POLICIES[policy](sizes / dims[axes])
+        target = _scaled(dims, factors, attrs, rounding=0.5)
     if attrs.get("antialias") and (attrs.get("mode") == b"cubic" or (target < dims).any()):
         raise ValueError("antialias is not supported; export the model without it")
     if attrs.get("coordinate_transformation_mode") == b"half_pixel_symmetric":
@@ -67,9 +76,9 @@ def _resize(
     return onnx_frontend.Resize._impl_v18(bb, operands, attrs, [{}, {}])
 
 
-def _scaled(dims: np.ndarray, scales: np.ndarray, attrs: Attributes) -> np.ndarray:
+def _scaled(dims: np.ndarray, scales: np.ndarray, attrs: Attributes, rounding: float = 0.0) -> np.ndarray:
     """Sizes after scaling. ONNX maps coordinates by ``scales``, TVM by the ratio of the sizes, unless by corners."""
-    sizes = np.floor(dims.astype(np.float32) * scales).astype(np.int64)
+    sizes = np.floor(dims.astype(np.float32) * scales + rounding).astype(np.int64)
     by_corners = attrs.get("coordinate_transformation_mode") in (b"align_corners", b"tf_crop_and_resize")
     if not by_corners and not np.allclose(sizes / dims, scales, rtol=1e-6, atol=0):
         raise ValueError(

@@ -115,6 +115,14 @@ def test_resizing_that_tvm_does_otherwise(scales: list[float], attributes: dict[
     refused(proto, rf"node 'up' \(Resize\): cannot be imported: {message}")
 
 
+def test_a_kept_aspect_ratio_that_gives_no_whole_sizes() -> None:
+    attributes = {"mode": "linear", "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
+    resize = helper.make_node("Resize", ["x", "", "", "s"], ["y"], "up", **attributes)
+    proto = model([resize], (1, 3, 9, 8), s=np.array([5, 5]))
+    proto.opset_import[0].version = 18
+    refused(proto, r"node 'up' \(Resize\): .*\(1, 1, 0.555556, 0.555556\) give no whole sizes for shape \(1, 3, 9, 8\)")
+
+
 def test_no_inputs() -> None:
     refused(model([helper.make_node("Relu", ["w"], ["y"])], (), w=KERNEL), "no inputs")
 

@@ -124,6 +124,23 @@ def test_resize(mode: str, coordinates: str) -> None:
     check([node("Resize", ["x", "", "", "s"], axes=[3, 2], **attributes)], {"s": np.array([5, 13])}, opset=19)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(("policy", "sizes"), [("not_larger", [18, 30]), ("not_smaller", [18, 3])])
+def test_resize_that_keeps_the_aspect_ratio(mode: str, policy: str, sizes: list[int]) -> None:
+    attributes = {"mode": mode, "keep_aspect_ratio_policy": policy}
+    check([node("Resize", ["x", "", "", "s"], axes=[2, 3], **attributes)], {"s": np.array(sizes)}, opset=18)
+    given = {"s": np.array([1, 4, *sizes])[[3, 2]]}
+    check([node("Resize", ["x", "", "", "s"], axes=[3, 2], **attributes)], given, opset=19)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("sizes", [[5, 5], [20, 20], [3, 12]])
+def test_resize_by_corners_that_keeps_the_aspect_ratio_in_rounded_sizes(policy: str, sizes: list[int]) -> None:
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "align_corners", "axes": [2, 3]}
+    resize = node("Resize", ["x", "", "", "s"], keep_aspect_ratio_policy=policy, **attributes)
+    check([resize], {"s": np.array(sizes)}, opset=19)
+
+
 def test_resize_of_a_region_by_axes() -> None:
     attributes = {"mode": "linear", "axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
     weights = {"roi": np.array([0.2, 0.3, 0.9, 0.8], np.float32), "s": np.array([6, 7])}
