@@ -31,6 +31,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from tvm_ffn.errors import ModelError
 from tvm_ffn.graph import shape_of
 from tvm_ffn.onnx_constants import OF_SHAPES, evaluate, is_foldable
+from tvm_ffn.onnx_forms import CHECKED, check_form
 from tvm_ffn.onnx_one_row import in_one_row
 from tvm_ffn.onnx_pool import average_pool, max_pool
 from tvm_ffn.onnx_resize import resize, upsample
@@ -116,6 +117,9 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         return known if len(known) == len(read) else None
 
     def _convert_operator(self, op_name: str, inputs: list, attrs: Attributes, opset: int) -> relax.Expr:
+        if op_name in CHECKED:
+            shapes = [None if operand is None else shape_of(operand) for operand in inputs]
+            check_form(op_name, attrs, shapes, [constant_value(operand) for operand in inputs])
         if op_name in ("Conv", "ConvTranspose"):
             check_layer(op_name, attrs, shape_of(inputs[1]), None if inputs[2] is None else shape_of(inputs[2]))
         if op_name == "ConvTranspose":
@@ -244,8 +248,10 @@ def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
     widths, fill, axes = attrs.get("pads"), attrs.get("value", 0.0), list(range(rank))
     if opset >= 11:
         widths, value = constant_value(inputs[1]), constant_value(inputs[2])
-        if widths is None or (value is None and inputs[2] is not None):
+        if widths is None:
             return None
+        if value is None and inputs[2] is not None:
+            raise ValueError("its fill value is no constant; export the model with a fixed one")
         fill = 0.0 if value is None else value.item()
         if inputs[3] is not None:
             chosen = constant_value(inputs[3])
@@ -261,6 +267,16 @@ def _pad(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
     )
 
 
+def _slice(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
+    """Slice-1, whose starts, ends and axes are attributes."""
+    if opset >= 10:
+        return None
+    axes = attrs.get("axes", tuple(range(len(attrs["starts"]))))
+    numbers = [relax.const(np.array(values), "int64") for values in (attrs["starts"], attrs["ends"], axes)]
+    operands = onnx_frontend.onnx_input([inputs[0], *numbers])
+    return onnx_frontend.Slice.get_converter(10)(bb, operands, {}, [{}, {}])
+
+
 _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], relax.Expr | None]] = {
     "Conv": _conv,
     "AveragePool": average_pool,
@@ -272,5 +288,6 @@ _CONVERTERS: dict[str, Callable[[relax.BlockBuilder, list, Attributes, int], rel
     "Pad": _pad,
     "Pow": _pow,
     "Resize": resize,
+    "Slice": _slice,
     "Upsample": upsample,
 }

@@ -274,3 +274,42 @@ def test_automatic_padding_of_another_name(operator: str) -> None:
     operands = ["x", "w"] if operator == "Conv" else ["x"]
     node = helper.make_node(operator, operands, ["y"], "odd", auto_pad="SAME", kernel_shape=[3, 3])
     refused(model([node], w=KERNEL), r"node 'odd' .*auto_pad 'SAME' is none of NOTSET, SAME_UPPER")
+
+
+def test_operators_in_training_mode() -> None:
+    norm = helper.make_node("BatchNormalization", ["x", *"vvvv"], ["y", "m", "s"], "odd", training_mode=1)
+    proto = model([norm], v=np.ones(3, np.float32))
+    proto.opset_import[0].version = 15
+    refused(proto, r"node 'odd' \(BatchNormalization\): .*in training mode; export")
+    dropout = helper.make_node("Dropout", ["x", "", "t"], ["y"], "odd")
+    refused(model([dropout], t=np.array(True)), r"node 'odd' \(Dropout\): .*in training mode; export")
+    assert load_model(model([dropout], t=np.array(False))).outputs[0].shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+def test_division_by_zero(operator: str) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node(operator, ["i", "z"], ["d"], "odd"),
+        helper.make_node("Cast", ["d"], ["y"], to=TensorProto.FLOAT),
+    ]
+    refused(model(nodes, z=np.array([1, 2, 3, 4, 0, 5, 6, 7])), rf"node 'odd' \({operator}\): .*divides by zero")
+
+
+def test_division_of_floats_by_zero() -> None:
+    node = helper.make_node("Div", ["x", "z"], ["y"], "odd")
+    refused(model([node], z=np.array(0, np.float32)), r"node 'odd' \(Div\): .*divides by zero")
+
+
+@pytest.mark.parametrize("slope", [(5,), (3,), (1, 1, 3, 1, 1)])
+def test_a_slope_that_does_not_fit(slope: tuple[int, ...]) -> None:
+    node = helper.make_node("PRelu", ["x", "s"], ["y"], "odd")
+    refused(model([node], s=np.ones(slope, np.float32)), r"node 'odd' \(PRelu\): ")
+
+
+def test_a_fill_value_that_is_no_constant() -> None:
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Pad", ["x", "p", "m"], ["y"], "odd"),
+    ]
+    refused(model(nodes, p=np.ones(8, np.int64)), r"node 'odd' \(Pad\): .*fill value is no constant")

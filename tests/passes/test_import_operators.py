@@ -424,6 +424,21 @@ def test_standardised_weights() -> None:
     assert names == ["nn.conv2d"] and imported.layer_names == ("Conv_y",)
 
 
+@pytest.mark.parametrize("axes", [{}, {"axes": [3, -3]}])
+def test_slice_by_attributes(axes: dict[str, list[int]]) -> None:
+    check([node("Slice", ["x"], starts=[0, -3], ends=[1, 99], **axes)], {}, opset=9)
+
+
+@pytest.mark.parametrize("shape", [(8,), (1,), (4, 1, 1), (1, 4, 1, 1), (9, 1), (4, 9, 8)])
+def test_slopes(shape: tuple[int, ...]) -> None:
+    check([node("PRelu", ["x", "s"])], {"s": random(*shape)})
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_division_by_some_zeros_is_infinite() -> None:
+    check([node("Div", ["x", "z"], "d"), node("Sigmoid", ["d"])], {"z": np.arange(8, dtype=np.float32)})
+
+
 def test_operators_without_a_numpy_form_run_through_tvm() -> None:
     nodes = [node("Erf", ["x"], "e"), node("Split", ["e"], "s", axis=1)]
     nodes[1].output.append("t")

@@ -21,7 +21,16 @@ LAYERS = (
     ("runtime", "artifact"),
     ("factorize", "graph", "kernel_plan", "preprocess", "samples", "numpy_conv", "batching"),
     ("onnx_one_row",),
-    ("onnx_float16", "onnx_constants", "onnx_pool", "onnx_resize", "onnx_sizes", "onnx_transposed", "onnx_windows"),
+    (
+        "onnx_float16",
+        "onnx_constants",
+        "onnx_forms",
+        "onnx_pool",
+        "onnx_resize",
+        "onnx_sizes",
+        "onnx_transposed",
+        "onnx_windows",
+    ),
     ("onnx_reader", "onnx_frontend", "unit_kinds", "equalize"),
     ("zero_points",),
     (
