@@ -6,6 +6,7 @@ Stock importer                               here
   conv  -> conv2d + add(reshape(const))          -> conv2d + add(const (1, C, 1, 1)), explicit padding for auto_pad
   conv  of rank 3 -> conv1d                      -> conv2d of height 1
   matmul(const, x)                               -> permute_dims(matmul(permute_dims(x), const)): the weight second
+  matmul(x, const (k,))                          -> squeeze(matmul(x, const (k, 1)))
   resize -> see `onnx_resize`; pooling -> see `onnx_pool`; auto_pad -> pads, see `onnx_windows`
   take(x, const)                                 -> strided_slice, where indices have equal distances
   power(float, integer)                  -> power(float, float)
@@ -35,9 +36,9 @@ from tvm_ffn.onnx_forms import CHECKED, check_form
 from tvm_ffn.onnx_one_row import in_one_row
 from tvm_ffn.onnx_pool import average_pool, max_pool
 from tvm_ffn.onnx_resize import resize, upsample
-from tvm_ffn.onnx_sizes import sizing_operands
+from tvm_ffn.onnx_sizes import check_result, sizing_operands
 from tvm_ffn.onnx_transposed import with_padding
-from tvm_ffn.onnx_windows import POOLS, WINDOWED, check_layer, check_result, pads
+from tvm_ffn.onnx_windows import POOLS, check_layer, pads
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,11 @@ def name_of(call: relax.Call) -> str | None:
     return call.span.source_name.name if call.span is not None else None
 
 
+def constant(value: np.ndarray) -> relax.Expr:
+    """A constant of the array's own type, where relax.const makes 64 bits 32."""
+    return relax.const(tvm.runtime.tensor(np.asarray(value, order="C")))
+
+
 def constant_value(expr: relax.Expr | None) -> np.ndarray | None:
     """The value of a constant, None for anything else."""
     return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
@@ -97,8 +103,8 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
             self.node = node
             operands = self._operands(node) if is_foldable(node) else None
             if operands is not None:
-                results = map(tvm.runtime.tensor, evaluate(node, operands, self.opset))
-                self._nodes.update(zip(node.output, map(relax.const, results), strict=True))
+                results = evaluate(node, operands, self.opset)
+                self._nodes.update(zip(node.output, map(constant, results), strict=True))
                 continue
             for name in sizing_operands(node):
                 if constant_value(self._nodes[name]) is None:
@@ -135,7 +141,7 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         # Bound to a variable at once: inlining a call into the next one makes TVM rebuild it, which drops its span.
         result = self.bb.emit(result) if isinstance(result, relax.Call) else result
-        if op_name in WINDOWED:
+        if isinstance(result.ty, relax.TensorType):
             check_result(shape_of(result))
         return result
 
@@ -148,7 +154,7 @@ class _Frontend(onnx_frontend.ONNXGraphImporter):
         layer = named(super()._convert_operator(op_name, operands, attrs, opset), attrs["tvm_custom"]["name"])
         if bias is None:
             return layer
-        return relax.op.add(self.bb.emit(layer), relax.const(bias.reshape(-1, *[1] * (inputs[1].ty.ndim - 2))))
+        return relax.op.add(self.bb.emit(layer), constant(bias.reshape(-1, *[1] * (inputs[1].ty.ndim - 2))))
 
 
 def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
@@ -157,7 +163,7 @@ def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
         return None
     kernels = constant_value(weight)
     if data.ty.ndim == 3 and kernels is not None:
-        taps = relax.const(kernels[:, :, None])
+        taps = constant(kernels[:, :, None])
         return in_one_row(bb, data, attrs, lambda image, flat: _conv(bb, [image, taps, inputs[2]], flat, opset))
     if data.ty.ndim != 4:
         return None
@@ -165,7 +171,7 @@ def _conv(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
     padding = pads(attrs, shape_of(data)[2:], shape_of(weight)[2:])
     conv = relax.op.nn.conv2d(data, weight, strides, padding, dilation, attrs.get("group", 1))
     conv = named(conv, attrs["tvm_custom"]["name"])
-    return conv if bias is None else relax.op.add(conv, relax.const(bias.reshape(1, -1, 1, 1)))
+    return conv if bias is None else relax.op.add(conv, constant(bias.reshape(1, -1, 1, 1)))
 
 
 def _gemm(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
@@ -177,21 +183,25 @@ def _gemm(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -
     weight = np.ascontiguousarray(weight.T) if attrs.get("transB") else weight
     alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
     weight = weight if alpha == 1.0 else (weight * np.float64(alpha)).astype(weight.dtype)
-    product = named(relax.op.matmul(data, relax.const(weight)), attrs["tvm_custom"]["name"])
+    product = named(relax.op.matmul(data, constant(weight)), attrs["tvm_custom"]["name"])
     if bias is None:
         return product
     bias = bias if beta == 1.0 else (bias * np.float64(beta)).astype(bias.dtype)
-    return relax.op.add(product, relax.const(bias.reshape(-1) if bias.size == weight.shape[1] else bias))
+    return relax.op.add(product, constant(bias.reshape(-1) if bias.size == weight.shape[1] else bias))
 
 
 def _matmul(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
-    """W x as (x' W')' for a constant matrix W: layers have their weight second."""
+    """W x as (x' W')' for a constant matrix W, x w as x (w) for a vector: layers have their weight second, a matrix."""
+    vector = constant_value(inputs[1])
+    if vector is not None and vector.ndim == 1:
+        product = named(relax.op.matmul(inputs[0], constant(vector[:, None])), attrs["tvm_custom"]["name"])
+        return relax.op.squeeze(bb.emit(product), [-1])
     weight, data = constant_value(inputs[0]), inputs[1]
     if weight is None or weight.ndim != 2 or constant_value(data) is not None:
         return None
     swap = [*range(data.ty.ndim - 2), data.ty.ndim - 1, data.ty.ndim - 2] if data.ty.ndim > 1 else [0]
     turned = bb.emit(relax.op.permute_dims(data, swap))
-    product = relax.op.matmul(turned, relax.const(np.ascontiguousarray(weight.T)))
+    product = relax.op.matmul(turned, constant(weight.T))
     return relax.op.permute_dims(bb.emit(named(product, attrs["tvm_custom"]["name"])), swap)
 
 
@@ -223,7 +233,7 @@ def _pow(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
     if wanted == given or not wanted.startswith("float"):
         return None
     value = constant_value(exponent)
-    same = bb.emit(relax.op.astype(exponent, wanted)) if value is None else relax.const(value.astype(wanted))
+    same = bb.emit(relax.op.astype(exponent, wanted)) if value is None else constant(value.astype(wanted))
     return relax.op.power(base, same)
 
 
@@ -272,7 +282,7 @@ def _slice(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) 
     if opset >= 10:
         return None
     axes = attrs.get("axes", tuple(range(len(attrs["starts"]))))
-    numbers = [relax.const(np.array(values), "int64") for values in (attrs["starts"], attrs["ends"], axes)]
+    numbers = [constant(np.array(values, np.int64)) for values in (attrs["starts"], attrs["ends"], axes)]
     operands = onnx_frontend.onnx_input([inputs[0], *numbers])
     return onnx_frontend.Slice.get_converter(10)(bb, operands, {}, [{}, {}])
 

@@ -1,4 +1,4 @@
-"""Operands that decide the shape of a node's result: shapes are static here, so they have to be known at import.
+"""What decides the shape of a node's result: shapes are static here, so it has to be known at import.
 
 constants, Shape(tensor), and what is computed of these  -> known, see `onnx_constants`
 what is computed of an input's values                    -> refused
@@ -37,3 +37,9 @@ def sizing_operands(node: onnx.NodeProto) -> list[str]:
     """The names of the operands that have to be known."""
     positions = SIZING.get(node.op_type, ())
     return [node.input[position] for position in positions if position < len(node.input) and node.input[position]]
+
+
+def check_result(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a result without elements."""
+    if any(size < 1 for size in shape):
+        raise ValueError(f"its result would have shape {shape}, without elements; give the model a larger input")

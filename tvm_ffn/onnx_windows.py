@@ -1,10 +1,9 @@
 """Convolutions and poolings: what they slide over their input, checked and made explicit.
 
     kernel_shape other than the weight's, a bias of another size  -> refused
-    a window that does not fit into the padded input              -> refused
     auto_pad "SAME_*"  -> pads for ceil(size / stride) outputs, the odd pixel last (UPPER) or first (LOWER)
 
-ONNX's shape inference sees none of the first two, and TVM takes the kernel from the weight.
+ONNX's shape inference does not compare them, and TVM takes the kernel from the weight.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
-WINDOWED = POOLS | {"Conv", "ConvTranspose"}
 
 
 def check_layer(operator: str, attrs: dict[str, Any], weight: tuple[int, ...], bias: tuple[int, ...] | None) -> None:
@@ -26,12 +24,6 @@ def check_layer(operator: str, attrs: dict[str, Any], weight: tuple[int, ...], b
     channels = weight[0] if operator == "Conv" else weight[1] * attrs.get("group", 1)
     if bias not in (None, (channels,)):
         raise ValueError(f"a bias of shape {bias} contradicts the weight of shape {weight}; give one of ({channels},)")
-
-
-def check_result(shape: tuple[int, ...]) -> None:
-    """Raise ValueError for a result without elements."""
-    if min(shape) < 1:
-        raise ValueError(f"its result would have shape {shape}; give it an input that its window fits into")
 
 
 def pads(attrs: dict[str, Any], size: Sequence[int], kernel: Sequence[int]) -> list[int]:

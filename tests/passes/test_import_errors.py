@@ -276,6 +276,11 @@ def test_automatic_padding_of_another_name(operator: str) -> None:
     refused(model([node], w=KERNEL), r"node 'odd' .*auto_pad 'SAME' is none of NOTSET, SAME_UPPER")
 
 
+def test_results_without_elements() -> None:
+    nodes = [helper.make_node("Slice", ["x", "one", "one", "one"], ["y"], "odd")]
+    refused(model(nodes, one=np.array([1])), r"node 'odd' \(Slice\): .*shape \(1, 0, 8, 8\), without elements")
+
+
 def test_operators_in_training_mode() -> None:
     norm = helper.make_node("BatchNormalization", ["x", *"vvvv"], ["y", "m", "s"], "odd", training_mode=1)
     proto = model([norm], v=np.ones(3, np.float32))

@@ -424,6 +424,22 @@ def test_standardised_weights() -> None:
     assert names == ["nn.conv2d"] and imported.layer_names == ("Conv_y",)
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 6), (3, 6)])
+def test_matmul_by_a_vector(shape: tuple[int, ...]) -> None:
+    names, imported = check([node("MatMul", ["x", "w"])], {"w": random(6)}, shape)
+    assert names == ["matmul", "squeeze"] and imported.layer_names == ("MatMul_y",)
+
+
+def test_double_precision() -> None:
+    weights = {"w": random(6, 5).astype(np.float64), "c": random(5).astype(np.float64)}
+    nodes = [
+        node("Cast", ["x"], "d", to=TensorProto.DOUBLE),
+        node("Gemm", ["d", "w", "c"], "g"),
+        node("Cast", ["g"], to=TensorProto.FLOAT),
+    ]
+    assert check(nodes, weights, (7, 6))[0] == ["astype", "matmul", "add", "astype"]
+
+
 @pytest.mark.parametrize("axes", [{}, {"axes": [3, -3]}])
 def test_slice_by_attributes(axes: dict[str, list[int]]) -> None:
     check([node("Slice", ["x"], starts=[0, -3], ends=[1, 99], **axes)], {}, opset=9)
