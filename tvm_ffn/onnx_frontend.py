@@ -240,7 +240,7 @@ def _pow(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) ->
 def _gather(bb: relax.BlockBuilder, inputs: list, attrs: Attributes, opset: int) -> relax.Expr | None:
     """What constant indices at equal distances take is a slice."""
     data, chosen = inputs[0], constant_value(inputs[1])
-    if chosen is None or chosen.ndim > 1 or chosen.size == 0 or isinstance(data, relax.ShapeExpr):
+    if chosen is None or chosen.ndim > 1 or chosen.size == 0:
         return None
     axis = attrs.get("axis", 0) % data.ty.ndim
     indices = np.atleast_1d(chosen) % int(data.ty.shape[axis])
